@@ -1,0 +1,42 @@
+"""Headstart turns a folder of photos into an image classifier by fine-tuning EfficientNet.
+
+import headstart
+run = headstart.train("photos", output="run")
+classifier = headstart.load("run/classifier")
+classifier.predict(["a.jpg", "b.png"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import HeadstartError, PhotoError
+
+if TYPE_CHECKING:
+    from headstart.classifier import Classifier, load
+    from headstart.recipe import Recipe
+    from headstart.run import Run, train
+
+__version__ = "0.1.0"
+__all__ = ["Classifier", "HeadstartError", "PhotoError", "Recipe", "Run", "__version__", "load", "train"]
+
+_HOMES = {
+    "Classifier": "headstart.classifier",
+    "load": "headstart.classifier",
+    "Recipe": "headstart.recipe",
+    "Run": "headstart.run",
+    "train": "headstart.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the heavy parts on first use, so that `headstart --help` answers at once (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

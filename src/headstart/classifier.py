@@ -1,0 +1,327 @@
+"""The artefact: a classifier as a folder, and its use.
+
+`classifier.json` holds class names, preprocessing, backbone, versions and how it was trained;
+`weights.safetensors` the network under timm's names; `selftest.safetensors` a few inputs and the logits they
+gave, which are compared on loading; `README.md` a model card. Nothing in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from headstart.atomic import folder_written_whole, write_json, write_text
+from headstart.errors import HeadstartError, PhotoError, listed
+from headstart.evaluation.metrics import Probabilities, softmax
+from headstart.network.backbones import Normalise, backbone_named, build
+from headstart.photos.decode import decode, read_bytes
+from headstart.photos.loading import ahead, batched
+from headstart.photos.views import Pixels, Preprocessing, evaluation_view
+from headstart.training.engines import Engine, choose_engine, open_engine
+
+FORMAT_VERSION = 1
+Tag = TypeVar("Tag")
+Floats = npt.NDArray[np.float32]
+
+# How far an engine's logits may lie from the stored ones, as a share of their spread.
+_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the classifier says of one photo: its probabilities (num_classes,), or why it could not be read."""
+
+    path: str
+    probabilities: Floats | None
+    error: str = ""
+
+
+class Classifier:
+    """A trained network with its preprocessing and class names.
+
+    Args:
+        network: in float32, evaluation mode; its logits are in the order of `class_names`.
+        class_names: in the order of the logits.
+        preprocessing: how photos become the network's input.
+        backbone: its name in the table of backbones.
+        training: how it was trained and what it measured; JSON values.
+        engine: what to run on.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: list[str],
+        preprocessing: Preprocessing,
+        backbone: str,
+        training: dict[str, Any],
+        engine: Literal["auto", "openvino", "torch"] = "auto",
+    ) -> None:
+        self.network = network.eval()
+        self.class_names = class_names
+        self.preprocessing = preprocessing
+        self.backbone = backbone
+        self.training = training
+        self.engine_choice = choose_engine(engine)
+        self._engine: Engine | None = None
+        self._selftest: tuple[Pixels, Floats] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier({len(self.class_names)} classes: {listed(self.class_names)}; {self.backbone}, "
+            f"{self.preprocessing.image_size} pixels)"
+        )
+
+    def predict(self, photos: Iterable[str | Path] | str | Path, top_k: int = 5) -> pd.DataFrame:
+        """Classify photo files.
+
+        Returns:
+            A row a photo in the order given: path, label, probability (0 to 1), error ("" where it could be
+            read), then label_2, probability_2 and so on up to `top_k` or the number of classes. A photo that
+            cannot be read has its reason in `error` and no label.
+        """
+        paths = [photos] if isinstance(photos, str | Path) else list(photos)
+        return prediction_rows(list(self.stream(paths)), self.class_names, top_k)
+
+    def predict_proba(self, photos: Iterable[str | Path] | str | Path | npt.NDArray[Any]) -> Probabilities:
+        """Return (n, num_classes) float32 probabilities of photo files or of pixels.
+
+        Args:
+            photos: paths, or one (h, w, 3) or many (n, h, w, 3) RGB images of any size as uint8 in 0-255,
+                which are resized as photos are.
+
+        Raises:
+            HeadstartError: when the array is not uint8 RGB, or when a photo cannot be read (`predict` has a
+                row with its error instead).
+        """
+        if isinstance(photos, np.ndarray):
+            from PIL import Image
+
+            views = (evaluation_view(Image.fromarray(image), self.preprocessing) for image in _checked_array(photos))
+            return self._probabilities_of(views)
+        paths = [photos] if isinstance(photos, str | Path) else list(photos)
+        predictions = list(self.stream(paths))
+        unread = [f"{prediction.path} ({prediction.error})" for prediction in predictions if prediction.error]
+        if unread:
+            raise HeadstartError(
+                f"cannot read {listed(unread)}; expected photos only.",
+                "Leave them out, or use predict(), which returns a row with the error for each.",
+            )
+        found = [prediction.probabilities for prediction in predictions if prediction.probabilities is not None]
+        return np.stack(found) if found else np.empty((0, len(self.class_names)), np.float32)
+
+    def stream(self, paths: Iterable[str | Path]) -> Iterator[Prediction]:
+        """Classify photo files one after another, in order and in bounded memory."""
+        waiting: list[Prediction | None] = []  # in order; None stands for a photo that is in the engine
+
+        def readable() -> Iterator[tuple[str, Pixels]]:
+            for path, view in ahead(paths, self._view):
+                if isinstance(view, PhotoError):
+                    waiting.append(Prediction(path, None, view.problem))
+                else:
+                    waiting.append(None)
+                    yield path, view
+
+        for tags, probabilities in self._run(readable()):
+            for path, row in zip(tags, probabilities, strict=True):
+                while (failed := waiting.pop(0)) is not None:
+                    yield failed
+                yield Prediction(path, row)
+        yield from (failed for failed in waiting if failed is not None)
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier's folder, whole or not at all."""
+        pixels, logits = self._selftest or self._make_selftest()
+        with folder_written_whole(folder) as draft:
+            tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+            save_file(tensors, draft / "weights.safetensors")
+            selftest = {"pixels": torch.from_numpy(pixels), "logits": torch.from_numpy(logits)}
+            save_file(selftest, draft / "selftest.safetensors")
+            write_json(
+                draft / "classifier.json",
+                {
+                    "format": FORMAT_VERSION,
+                    "class_names": self.class_names,
+                    "backbone": self.backbone,
+                    "preprocessing": self.preprocessing.model_dump(mode="json"),
+                    "versions": versions(),
+                    "training": self.training,
+                },
+            )
+            from headstart.report.card import model_card
+
+            write_text(draft / "README.md", model_card(self))
+
+    def check(self) -> None:
+        """Compare the network's logits on the self-test's inputs with those it gave when it was saved.
+
+        Raises:
+            HeadstartError: when they differ.
+        """
+        if self._selftest is None:
+            return
+        pixels, expected = self._selftest
+        _compare(self._reference_logits(pixels), expected, "PyTorch", _TOLERANCE["float32"])
+
+    def _view(self, path: str | Path) -> tuple[str, Pixels | PhotoError]:
+        try:
+            photo = decode(read_bytes(path), self.preprocessing.decode_short_side)
+        except PhotoError as error:
+            return str(path), error
+        return str(path), evaluation_view(photo, self.preprocessing)
+
+    def _probabilities_of(self, views: Iterable[Pixels]) -> Probabilities:
+        parts = [rows for _, rows in self._run(enumerate(views))]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), np.float32)
+
+    def _run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[list[Tag], Probabilities]]:
+        engine = self._open_engine()
+        for tags, (logits,) in engine.run(batched(images, engine.batch_size)):
+            yield tags, softmax(logits)
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            from headstart.cache import cache_folder
+
+            whole = _Whole(self.network, self.preprocessing)
+            size = self.preprocessing.image_size
+            engine = open_engine(self.engine_choice, whole, size, cache_folder())
+            if self._selftest is not None:
+                pixels, expected = self._selftest
+                found = [rows for _, (rows,) in engine.run(batched(enumerate(pixels), engine.batch_size))]
+                name = f"engine {self.engine_choice.name}"
+                _compare(np.concatenate(found), expected, name, _TOLERANCE[self.engine_choice.precision])
+            self._engine = engine
+        return self._engine
+
+    def _make_selftest(self) -> tuple[Pixels, Floats]:
+        """Make inputs from smooth random fields: they excite the network, and no user's photo leaves with it."""
+        from PIL import Image
+
+        draw = np.random.default_rng(0)
+        size = self.preprocessing.image_size
+        fields = draw.integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+        pixels = np.stack([np.asarray(Image.fromarray(field).resize((size, size))) for field in fields])
+        return pixels, self._reference_logits(pixels)
+
+    @torch.inference_mode()
+    def _reference_logits(self, pixels: Pixels) -> Floats:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+        return np.asarray(_Whole(self.network, self.preprocessing)(images)[0].numpy())
+
+
+class _Whole(nn.Module):
+    """The whole network behind its normalisation: pixels in 0-255 to a tuple of logits."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.normalise = Normalise(preprocessing)
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.network(self.normalise(pixels)),)
+
+
+def load(folder: str | Path, engine: Literal["auto", "openvino", "torch"] = "auto") -> Classifier:
+    """Load a classifier's folder and run its self-test.
+
+    Raises:
+        HeadstartError: when the folder is not a classifier, is damaged, or gives other logits than it did.
+    """
+    path = Path(folder)
+    if not (path / "classifier.json").exists() and (path / "classifier" / "classifier.json").exists():
+        path = path / "classifier"  # a run folder will do
+    try:
+        record = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
+        if record["format"] > FORMAT_VERSION:
+            raise HeadstartError(
+                f"{path}: was written by a newer Headstart (format {record['format']}, expected {FORMAT_VERSION}).",
+                "Install that version: pip install --upgrade headstart.",
+            )
+        network = build(backbone_named(record["backbone"]), len(record["class_names"]))
+        network.load_state_dict(load_file(path / "weights.safetensors"))
+        classifier = Classifier(
+            network,
+            record["class_names"],
+            Preprocessing(**record["preprocessing"]),
+            record["backbone"],
+            record["training"],
+            engine,
+        )
+        with safe_open(path / "selftest.safetensors", "numpy") as file:
+            classifier._selftest = file.get_tensor("pixels"), file.get_tensor("logits")
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name if error.filename else str(error)
+        raise HeadstartError(
+            f"{folder}: is not a classifier ({missing} is missing); expected the classifier folder of a run.",
+            "Give RUN/classifier of a finished `headstart train PHOTOS -o RUN`.",
+        ) from None
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise HeadstartError(f"{folder}: is damaged: {reason}.", "Copy it again whole, or train again.") from None
+    classifier.check()
+    return classifier
+
+
+def prediction_rows(predictions: list[Prediction], class_names: list[str], top_k: int) -> pd.DataFrame:
+    """Make the table of `Classifier.predict`."""
+    shown = max(1, min(top_k, len(class_names)))
+    names = np.array(class_names, dtype=object)
+    rows = []
+    for prediction in predictions:
+        if prediction.probabilities is None:
+            rows.append([prediction.path, None, None, prediction.error, *[None] * (2 * (shown - 1))])
+            continue
+        order = np.argsort(-prediction.probabilities, kind="stable")[:shown]
+        best = [(names[i], float(prediction.probabilities[i])) for i in order]
+        rest = [value for pair in best[1:] for value in pair]
+        rows.append([prediction.path, *best[0], "", *rest])
+    columns = ["path", "label", "probability", "error"]
+    columns += [f"{kind}_{rank}" for rank in range(2, shown + 1) for kind in ("label", "probability")]
+    table = pd.DataFrame(rows, columns=columns)
+    # All rows may lack a value: the types must not depend on that.
+    kinds = {name: "float64" if name.startswith("probability") else object for name in columns}
+    return table.astype(kinds)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    import platform
+    from importlib.metadata import version
+
+    names = ("headstart", "torch", "timm", "openvino", "pillow", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _checked_array(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    images = pixels[None] if pixels.ndim == 3 else pixels
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise HeadstartError(
+            f"array of shape {pixels.shape} and type {pixels.dtype}; expected (n, height, width, 3) uint8, "
+            "RGB in 0-255, not scaled and not normalised.",
+            "For pixels in 0-1, pass (pixels * 255).round().astype('uint8').",
+        )
+    return images
+
+
+def _compare(found: Floats, expected: Floats, what: str, tolerance: float) -> None:
+    spread = max(1e-3, float(expected.max() - expected.min()))
+    difference = float(np.abs(found - expected).max()) / spread
+    if not difference <= tolerance:
+        raise HeadstartError(
+            f"self-test failed: {what} gives logits that differ by {difference:.2g} of their spread from those "
+            f"stored with the classifier; expected at most {tolerance:.2g}.",
+            "The classifier is damaged, or a library computes something else: see its versions in classifier.json.",
+        )

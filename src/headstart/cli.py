@@ -1,0 +1,303 @@
+"""The command line: thin commands whose docstrings are their help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.errors import HeadstartError
+
+app = typer.Typer(
+    name="headstart",
+    help="Turn a folder of photos into an image classifier by fine-tuning EfficientNet, on the computer at hand.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class ResizePolicyChoice(str, Enum):
+    """How a photo becomes a square."""
+
+    crop = "crop"
+    squash = "squash"
+    letterbox = "letterbox"
+
+
+class EngineChoice(str, Enum):
+    """What runs the frozen network."""
+
+    auto = "auto"
+    openvino = "openvino"
+    torch = "torch"
+
+
+class HeadChoice(str, Enum):
+    """What is fitted on the frozen features."""
+
+    probe = "probe"
+    example = "example"
+
+
+class AugmentationChoice(str, Enum):
+    """The policy of the augmented views."""
+
+    none = "none"
+    photo = "photo"
+
+
+class ClassWeightsChoice(str, Enum):
+    """Whether rare classes weigh more."""
+
+    auto = "auto"
+    none = "none"
+    balanced = "balanced"
+
+
+Cache = Annotated[
+    Path | None, typer.Option(help="Cache folder (or $HEADSTART_CACHE).", show_default="the platform's own")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="What runs the frozen network.")]
+PREDICT_HELP = "Photos, folders, patterns, or - for a list of paths on standard input."
+
+
+@app.command()
+def train(
+    photos: Annotated[
+        str | None, typer.Argument(help="A folder with a folder per class, a CSV/TSV/Parquet table, or `digits`.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")] = Path("headstart-run"),
+    recipe: Annotated[Path | None, typer.Option(help="Start from a run's recipe.toml; options override it.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="lite0, lite1 or lite2.", show_default="lite0")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="the backbone's own")] = None,
+    resize_policy: Annotated[
+        ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="squash")
+    ] = None,
+    unfreeze: Annotated[
+        int | None,
+        typer.Option(help="Last blocks to fine-tune with the head convolution; 0: none.", show_default="1"),
+    ] = None,
+    head: Annotated[
+        HeadChoice | None,
+        typer.Option(help="What is fitted first: the probe, or the Keras example's head.", show_default="probe"),
+    ] = None,
+    augmentation: Annotated[
+        AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="photo")
+    ] = None,
+    num_views: Annotated[
+        int | None, typer.Option(help="Views of each training photo, the plain one included.", show_default="4")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning, at most.", show_default="12")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos a step.", show_default="32")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak, for the blocks.", show_default="0.0005")] = None,
+    head_learning_rate: Annotated[
+        float | None, typer.Option(help="Peak, for the classifier.", show_default="0.0005")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.", show_default="0.01")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.1")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="Of the learning rate.", show_default="1")] = None,
+    dropout_rate: Annotated[float | None, typer.Option(help="Before the classifier.", show_default="0.2")] = None,
+    drop_path_rate: Annotated[float | None, typer.Option(help="In trained blocks.", show_default="0")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a lower validation loss.", show_default="4")
+    ] = None,
+    class_weights: Annotated[
+        ClassWeightsChoice | None, typer.Option(help="Weigh rare classes more.", show_default="auto")
+    ] = None,
+    validation_fraction: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.15")] = None,
+    test_fraction: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.15")] = None,
+    engine: Annotated[
+        EngineChoice | None, typer.Option(help="What runs the frozen network.", show_default="auto")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same machine: same numbers.", show_default="0")] = None,
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier on a folder of photos.
+
+    An interrupted run is resumed by the same command; what was computed for a photo is never computed again.
+    """
+    choices = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in locals().items()
+        if name not in ("photos", "output", "recipe", "cache", "quiet", "as_json") and value is not None
+    }
+    _train(photos, output, recipe, cache, quiet, as_json, choices)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")] = Path("headstart-demo"),
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run the whole main job on 1,797 handwritten digits, which come with the install.
+
+    The same as `headstart train digits -o headstart-demo`.
+    """
+    _train("digits", output, None, cache, quiet, as_json, {})
+
+
+def _train(
+    photos: str | None,
+    output: Path,
+    recipe: Path | None,
+    cache: Path | None,
+    quiet: bool,
+    as_json: bool,
+    choices: dict[str, Any],
+) -> None:
+    from headstart.console import Console
+    from headstart.run import train as run_train
+
+    console = Console(quiet, sys.stderr if as_json else None)
+    run = run_train(photos, output, recipe=recipe, cache=cache, console=console, **choices)
+    if as_json:
+        print(json.dumps({"run": str(run.folder), **run.metrics}))
+
+
+@app.command()
+def predict(
+    classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
+    paths: Annotated[list[str], typer.Argument(help=PREDICT_HELP)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=".csv, .jsonl or .parquet; CSV on standard output if none."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to name for each photo.")] = 5,
+    engine: EngineOption = EngineChoice.auto,
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
+) -> None:
+    """Classify photos: one row a photo, in the order given, with its error where it cannot be read."""
+    from headstart.classifier import load
+    from headstart.console import Console
+    from headstart.prediction import predict_to
+
+    _use_cache(cache)
+    loaded = load(classifier, engine.value)
+    counts = predict_to(loaded, _listed_paths(paths), output, top_k, Console(quiet, sys.stderr), as_json)
+    if counts.unreadable == counts.photos:
+        raise HeadstartError("none of the photos could be read; see the column error.", "Check the paths.")
+
+
+@app.command()
+def evaluate(
+    classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
+    photos: Annotated[str, typer.Argument(help="Labelled photos: a folder with a folder per class, or a table.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A folder for metrics.json, predictions.csv, confusion.png."),
+    ] = None,
+    engine: EngineOption = EngineChoice.auto,
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a classifier on labelled photos; where they are split, on the test photos."""
+    from headstart.classifier import load
+    from headstart.console import Console
+    from headstart.evaluation.evaluate import evaluate as run_evaluate
+
+    _use_cache(cache)
+    console = Console(quiet, sys.stderr if as_json else None)
+    metrics = run_evaluate(load(classifier, engine.value), photos, output, console)
+    if as_json:
+        print(json.dumps(metrics))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A finished run's folder.")]) -> None:
+    """Make a run's report.html again, from the run folder's files."""
+    from headstart.report.page import report_again
+
+    print(report_again(run))
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what is stored.")] = False,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Show where stored activations are and how much room they take, or clear them."""
+    from headstart.cache import cache_folder, cache_size, clear_cache
+
+    folder = cache_folder(cache)
+    if clear:
+        clear_cache(folder)
+    sizes = cache_size(folder)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "bytes": sizes}))
+        return
+    print(folder)
+    for name, size in {**sizes, "total": sum(sizes.values())}.items():
+        print(f"  {name:<12} {size / 1e6:,.1f} MB")
+
+
+def _use_cache(folder: Path | None) -> None:
+    """Let an option stand for the environment variable in this process."""
+    if folder is not None:
+        import os
+
+        from headstart.cache import ENVIRONMENT_VARIABLE, cache_folder
+
+        os.environ[ENVIRONMENT_VARIABLE] = str(cache_folder(folder))
+
+
+def _listed_paths(arguments: list[str]) -> Iterator[str]:
+    """Yield the photos that arguments name; `-` stands for the lines of standard input."""
+    from headstart.prediction import expand_paths
+
+    for argument in arguments:
+        if argument == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield from expand_paths(argument)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from headstart import __version__
+
+        print(f"headstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Options before any command."""
+
+
+def main() -> None:
+    """Run the command line: user errors are told in a line or two, with exit code 2."""
+    _guarded(app)
+
+
+def _guarded(command: Callable[[], None]) -> None:
+    try:
+        command()
+    except HeadstartError as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does: nothing is wrong, and nothing more can be said.
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("headstart: interrupted; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

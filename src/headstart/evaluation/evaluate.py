@@ -1,0 +1,81 @@
+"""Measuring a classifier on labelled photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.atomic import write_json, written_whole
+from headstart.classifier import Classifier
+from headstart.console import Console
+from headstart.errors import HeadstartError, counted, listed
+from headstart.evaluation.metrics import accuracy_text, measure, prediction_table
+from headstart.photos.catalog import problem_table, read_catalog
+
+
+def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, console: Console) -> dict[str, Any]:
+    """Measure a classifier on labelled photos, on their test split where they have one.
+
+    Args:
+        classifier: a loaded classifier.
+        photos: a folder with a folder per class, or a table; see `read_catalog`.
+        output: a folder to write metrics.json, predictions.csv, problems.csv and confusion.png into, if any.
+        console: where to print.
+
+    Returns:
+        The metrics of `measure`, with the number of photos that could not be read as `unreadable`.
+
+    Raises:
+        HeadstartError: when the photos have a class that the classifier does not know.
+    """
+    catalog = read_catalog(photos)
+    unknown = [name for name in catalog.class_names if name not in classifier.class_names]
+    if unknown:
+        raise HeadstartError(
+            f"{photos}: has classes that the classifier does not know: {listed([repr(name) for name in unknown])}; "
+            f"expected only {listed([repr(name) for name in classifier.class_names])}.",
+            "Rename these folders to the classifier's class names, or leave them out.",
+        )
+    table = catalog.photos
+    if (table["split"] == "test").any():
+        table = table[table["split"] == "test"]
+        console.say("Measuring on the test split of these photos.")
+    index = {name: number for number, name in enumerate(classifier.class_names)}
+    paths, labels, rows = [], [], []
+    problems: list[tuple[str, str, str]] = []
+    with console.progress("photos", len(table)) as advance:
+        predictions = classifier.stream(catalog.root / path for path in table["path"])
+        for path, label, prediction in zip(table["path"], table["label"], predictions, strict=True):
+            advance(1)
+            if prediction.probabilities is None:
+                problems.append((path, "unreadable", prediction.error))
+                continue
+            paths.append(path)
+            labels.append(index[label])
+            rows.append(prediction.probabilities)
+    if not rows:
+        raise HeadstartError(f"{photos}: none of its photos could be read.", "Check the files.")
+    if problems:
+        console.warn(
+            f"{counted(len(problems), 'photo')} could not be read and left out: {listed([p for p, _, _ in problems])}"
+        )
+    truth, probabilities = np.array(labels, np.int64), np.stack(rows)
+    metrics = measure(truth, probabilities, classifier.class_names) | {"unreadable": len(problems)}
+    console.say(
+        f"Accuracy {accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}, log loss {metrics['log_loss']:.3f}"
+    )
+    if output is not None:
+        from headstart.report.plots import plot_confusion
+
+        output.mkdir(parents=True, exist_ok=True)
+        for name, rows_of in (
+            ("predictions.csv", prediction_table(paths, truth, probabilities, classifier.class_names)),
+            ("problems.csv", problem_table(problems)),
+        ):
+            with written_whole(output / name) as draft:
+                rows_of.to_csv(draft, index=False, float_format="%.6g", errors="surrogateescape")
+        plot_confusion(metrics["confusion_matrix"], classifier.class_names, output / "confusion.png")
+        write_json(output / "metrics.json", metrics)
+    return metrics

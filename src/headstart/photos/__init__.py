@@ -1,0 +1,1 @@
+"""From files to pixels: the catalog, the split, decoding and views."""

@@ -1,0 +1,297 @@
+"""The catalog: every photo with its label, from a folder, a table or a built-in dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from headstart.errors import HeadstartError, counted, listed
+from headstart.photos.decode import looks_like_photo
+from headstart.photos.loading import ahead
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Photos with their labels.
+
+    `photos` has the columns path (relative to `root`, with forward slashes), label, split (train,
+    validation, test, or "" where the user gave none) and digest (BLAKE2b of the file's bytes, 32 hex
+    digits). `problems` has path, problem and detail. `ignored` counts what was passed over, by reason.
+    """
+
+    root: Path
+    photos: pd.DataFrame
+    class_names: list[str]
+    problems: pd.DataFrame = field(default_factory=lambda: no_problems())
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of all paths, labels, splits and contents: equal catalogs have equal digests."""
+        rows = self.photos[["path", "label", "split", "digest"]].itertuples(index=False, name=None)
+        lines = "\n".join("\t".join(row) for row in sorted(rows))
+        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def without(self, problems: pd.DataFrame) -> Catalog:
+        """Return the catalog without the photos named in `problems`, and those added to its problems."""
+        kept = self.photos[~self.photos["path"].isin(set(problems["path"]))].reset_index(drop=True)
+        every = pd.concat([self.problems, problems], ignore_index=True)
+        return replace(self, photos=kept, problems=every)
+
+
+def no_problems() -> pd.DataFrame:
+    """Return an empty table of problems: path, problem, detail."""
+    return pd.DataFrame({"path": [], "problem": [], "detail": []}, dtype=str)
+
+
+def problem_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
+    """Make a table of problems from (path, problem, detail) rows."""
+    return pd.DataFrame(rows, columns=["path", "problem", "detail"], dtype=str)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key under which `2` comes before `10`, whatever the case."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts) + ((2, name),)
+
+
+def read_catalog(source: str | Path) -> Catalog:
+    """Read a folder of photos, or a table of paths and labels.
+
+    A folder has a folder per class, with photos at any depth below it, or first `train`, `val` and `test`
+    folders (by any of their usual names, in any case) with a folder per class in each. A CSV, TSV or
+    Parquet table has the columns path and label, optionally split; its paths are relative to the table.
+
+    Raises:
+        HeadstartError: when there is nothing to learn from: no such folder, no photos, fewer than two
+            classes, missing columns, or paths that do not exist.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise HeadstartError(
+            f"{source}: no such folder or file; expected a folder of photos with a folder per class, or a CSV file.",
+            "Check the path, or try `headstart demo` first.",
+        )
+    if path.is_dir():
+        catalog = _read_folder(path.resolve())
+    elif path.suffix.lower() in _TABLE_SUFFIXES:
+        catalog = _read_table(path.resolve())
+    else:
+        raise HeadstartError(
+            f"{source}: is a file; expected a folder of photos, or a table ending in {', '.join(_TABLE_SUFFIXES)}.",
+            "Give the folder that holds the class folders.",
+        )
+    return _with_digests(catalog)
+
+
+def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
+    """Yield the photos below a folder in natural order, counting in `ignored` what is not one.
+
+    Hidden files and folders (`.ipynb_checkpoints`, `._*`) and files that are not images by content or
+    suffix are passed over; links to folders are followed, but no folder is visited twice.
+    """
+    visited = {os.path.realpath(folder)}
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: natural_key(entry.name))
+        except OSError:
+            ignored["folders that cannot be opened"] += 1
+            continue
+        folders = []
+        for entry in entries:
+            if _is_hidden(entry.name):
+                ignored["hidden files and folders"] += 1
+            elif entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real not in visited:
+                    visited.add(real)
+                    folders.append(Path(entry.path))
+            elif is_photo_file(Path(entry.path)):
+                yield Path(entry.path)
+            else:
+                ignored["files that are not images"] += 1
+        pending.extend(reversed(folders))
+
+
+def is_photo_file(path: Path) -> bool:
+    """Say whether a file is an image by its first bytes, or claims to be one by its suffix."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError:
+        head = b""
+    return looks_like_photo(path, head)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def _read_folder(root: Path) -> Catalog:
+    ignored: Counter[str] = Counter()
+    paths = [file.relative_to(root).as_posix() for file in photo_files(root, ignored)]
+    if not paths:
+        raise HeadstartError(
+            f"{root}: holds no photos ({_ignored_text(ignored) or 'it is empty'}); expected a folder per "
+            "class with JPEG, PNG, WebP, BMP, GIF, TIFF, HEIC or AVIF files.",
+            "Put the photos of each class in a folder of its own.",
+        )
+    parts = [PurePosixPath(path).parts for path in paths]
+    top_folders = {part[0] for part in parts if len(part) > 1}
+    split_layout = bool(top_folders) and all(name.casefold() in _SPLIT_NAMES for name in top_folders)
+    split_layout &= any(_SPLIT_NAMES.get(name.casefold()) == "train" for name in top_folders)
+    class_depth = 1 if split_layout else 0
+
+    rows = []
+    for path, part in zip(paths, parts, strict=True):
+        if len(part) <= class_depth + 1:
+            ignored["photos outside a class folder"] += 1
+            continue
+        split = _SPLIT_NAMES[part[0].casefold()] if split_layout else ""
+        rows.append((path, part[class_depth], split))
+    table = pd.DataFrame(rows, columns=["path", "label", "split"], dtype=str)
+    return _checked(Catalog(root, table, [], ignored=dict(ignored)), str(root))
+
+
+def _read_table(path: Path) -> Catalog:
+    table = _load_table(path)
+    columns = {str(column).strip().casefold(): column for column in table.columns}
+    missing = [name for name in ("path", "label") if name not in columns]
+    if missing:
+        raise HeadstartError(
+            f"{path}: has no column {' and no column '.join(missing)} (found: {listed(list(map(str, columns)), 10)}).",
+            "The first line must name the columns path and label, and optionally split.",
+        )
+    wanted = [name for name in ("path", "label", "split") if name in columns]
+    table = table[[columns[name] for name in wanted]].set_axis(wanted, axis=1).fillna("").astype(str)
+    table = table.apply(lambda column: column.str.strip())
+    if "split" not in table:
+        table["split"] = ""
+    _check_cells(table, path)
+    table["split"] = table["split"].str.casefold().map(lambda name: _SPLIT_NAMES.get(name, ""))
+    table["path"] = table["path"].str.replace("\\", "/", regex=False) if os.name == "nt" else table["path"]
+    absent = [name for name in table["path"] if not (path.parent / name).is_file()]
+    if absent:
+        raise HeadstartError(
+            f"{path}: {counted(len(absent), 'path')} in it do not exist: {listed(absent)}.",
+            f"Paths are read relative to the table's own folder, {path.parent}.",
+        )
+    table = table.drop_duplicates(ignore_index=True)
+    twice = sorted(set(table.loc[table["path"].duplicated(), "path"]))
+    if twice:
+        raise HeadstartError(
+            f"{path}: {counted(len(twice), 'photo')} with more than one label or split: {listed(twice)}.",
+            "Give each photo one row.",
+        )
+    return _checked(Catalog(path.parent, table, []), str(path))
+
+
+def _load_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        # Every cell stays text: a class may well be called 007 or NA.
+        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (ValueError, OSError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HeadstartError(
+            f"{path}: cannot be read as a table: {reason}.",
+            "Expected a UTF-8 file whose first line names the columns path and label.",
+        ) from None
+
+
+def _check_cells(table: pd.DataFrame, path: Path) -> None:
+    empty = table.index[(table["path"] == "") | (table["label"] == "")]
+    if len(empty):
+        lines = listed([str(index + 2) for index in empty])
+        raise HeadstartError(f"{path}: no path or no label in line {lines}.", "Fill them in, or delete these lines.")
+    wrong = sorted({name for name in table["split"] if name and name.casefold() not in _SPLIT_NAMES})
+    if wrong:
+        raise HeadstartError(
+            f"{path}: unknown split {listed([repr(name) for name in wrong])}.",
+            "Use train, validation and test, or leave the column out.",
+        )
+    if (table["split"] == "").any() and (table["split"] != "").any():
+        count = int((table["split"] == "").sum())
+        raise HeadstartError(
+            f"{path}: {counted(count, 'line')} without a split, while others have one.",
+            "Fill the column for every photo, or leave it out.",
+        )
+
+
+def _checked(catalog: Catalog, source: str) -> Catalog:
+    """Fill in the class names, and refuse what no classifier can be made of."""
+    photos = catalog.photos
+    class_names = sorted(set(photos["label"]), key=natural_key)
+    if len(class_names) < 2:
+        found = f"only one class, {class_names[0]!r}" if class_names else "no class folders"
+        deeper = _folder_that_holds_classes(catalog)
+        raise HeadstartError(
+            f"{source}: has {found}; expected at least two, each a folder with photos in it.",
+            f"Did you mean {deeper}?" if deeper else "Put the photos of each class in a folder of its own.",
+        )
+    if (photos["split"] != "").any():
+        trained = set(photos.loc[photos["split"] == "train", "label"])
+        untrained = [name for name in class_names if name not in trained]
+        if untrained:
+            raise HeadstartError(
+                f"{source}: no training photos for {listed([repr(name) for name in untrained])}, "
+                "which are in another split.",
+                "Add training photos for these classes, or take them out everywhere.",
+            )
+    return replace(catalog, class_names=class_names)
+
+
+def _folder_that_holds_classes(catalog: Catalog) -> str:
+    """Name the folder below a lone top folder when that one holds several: archives often unpack so."""
+    parts = [PurePosixPath(path).parts for path in catalog.photos["path"]]
+    if parts and len({part[0] for part in parts}) == 1 and len({part[1] for part in parts if len(part) > 2}) > 1:
+        return str(catalog.root / parts[0][0])
+    return ""
+
+
+def _ignored_text(ignored: Counter[str]) -> str:
+    return ", ".join(f"ignored {count} {reason}" for reason, count in sorted(ignored.items()))
+
+
+def _with_digests(catalog: Catalog) -> Catalog:
+    """Read every file once for its digest; files that cannot be read are left out and named."""
+    digests = list(ahead(catalog.photos["path"], lambda path: file_digest(catalog.root / path)))
+    photos = catalog.photos.assign(digest=digests)
+    unreadable = photos[photos["digest"] == ""]
+    problems = problem_table([(path, "unreadable", "the file cannot be opened") for path in unreadable["path"]])
+    return replace(catalog, photos=photos).without(problems)
+
+
+def file_digest(path: Path) -> str:
+    """Return the BLAKE2b digest of a file's bytes as 32 hex digits, or "" when it cannot be opened."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()

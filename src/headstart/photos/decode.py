@@ -1,0 +1,145 @@
+"""From a file's bytes to upright RGB pixels, or a named reason why not."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from headstart.errors import PhotoError
+
+# Enters the key of every stored activation: raise it when a change here alters pixels.
+DECODER_VERSION = 1
+
+# Pillow's own default limit for an error (twice its warning limit): 1 GiB / 4 / 3 pixels, doubled.
+MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
+
+_IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff .heic .heif .avif .apng".split()
+)
+_RAW_SUFFIXES = frozenset(".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .srw".split())
+_FTYP_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis", b"avif", b"avis")
+_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
+
+
+def looks_like_photo(path: Path, head: bytes) -> bool:
+    """Say whether a file is, or claims to be, a photo: by its first 32 bytes, else by its suffix.
+
+    A text file is neither and is left alone; an HTML page named `.jpg` claims to be one, so that the
+    user hears about it.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _IMAGE_SUFFIXES or suffix in _RAW_SUFFIXES:
+        return True
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")):
+        return True
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return True
+    if head[4:8] == b"ftyp" and head[8:12] in _FTYP_BRANDS:
+        return True
+    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a photo's file.
+
+    Raises:
+        PhotoError: when it is missing, a folder, empty, or not readable.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise PhotoError("no such file") from None
+    except IsADirectoryError:
+        raise PhotoError("is a folder") from None
+    except OSError as error:
+        raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise PhotoError("empty file")
+    if os.path.splitext(path)[1].lower() in _RAW_SUFFIXES:
+        raise PhotoError("camera raw file: convert it to JPEG or PNG")
+    return data
+
+
+def decode(data: bytes, short_side: int) -> Image.Image:
+    """Decode an image file to upright RGB.
+
+    EXIF orientation is applied; CMYK, palette, grey, 1-bit and 16-bit images become 8-bit RGB; transparency
+    is put on white; of an animation the first frame is taken. A JPEG is decoded at 1/2, 1/4 or 1/8 of its
+    size (scaled DCT) as long as its short side stays at least `short_side` pixels.
+
+    Raises:
+        PhotoError: with the reason, for anything that Pillow cannot decode whole.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise PhotoError(f"decompression bomb: {width} x {height} pixels, at most {MAX_PIXELS:,} allowed")
+        if image.format == "JPEG":
+            image.draft(None, _draft_size(width, height, short_side))
+        image.load()
+        return ImageOps.exif_transpose(_to_rgb(image))
+    except PhotoError:
+        raise
+    except Image.DecompressionBombError:
+        raise PhotoError(f"decompression bomb: more than {MAX_PIXELS:,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise PhotoError(f"not an image that can be read (starts with {data[:8]!r})") from None
+    except Exception as error:  # Pillow's plugins raise nearly every built-in exception on damaged files.
+        raise PhotoError(f"damaged: {error or type(error).__name__}") from None
+
+
+def _draft_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    scale = short_side / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB, keeping the EXIF data for the orientation."""
+    exif = image.getexif()
+    if image.mode.startswith("I") or image.mode == "F":
+        rgb = Image.fromarray(_scaled_to_8_bit(np.asarray(image))).convert("RGB")
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        rgb = Image.new("RGB", rgba.size, "white")
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+    else:
+        rgb = image.convert("RGB")
+    if orientation := exif.get(0x0112):
+        rgb.getexif()[0x0112] = orientation
+    return rgb
+
+
+def _scaled_to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """Scale 16-bit, 32-bit or float grey to 0-255.
+
+    16-bit values are divided by 257. Wider types have no agreed white point: values that fit 8 or 16 bits
+    are taken as such, anything else is stretched from its least to its greatest value.
+    """
+    values = pixels.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if pixels.dtype.itemsize == 2 or (low >= 0 and 255 < high <= 65535):
+        values = values / 257
+    elif low < 0 or high > 255:
+        values = (values - low) * (255 / max(high - low, 1e-12))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@contextmanager
+def pillow_warnings_silenced() -> Iterator[None]:
+    """Silence Pillow's warnings about odd files while photos are decoded.
+
+    What matters among them (bombs, damage) becomes a `PhotoError` with the file's name; Python's warning
+    filters are process-wide, so this goes around a pool of threads, never inside one.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield

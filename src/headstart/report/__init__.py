@@ -1,0 +1,1 @@
+"""Pictures and the HTML page, made from the run folder's files alone."""

@@ -1,0 +1,54 @@
+"""The model card that travels with a classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headstart.evaluation.metrics import accuracy_text
+
+if TYPE_CHECKING:
+    from headstart.classifier import Classifier
+
+_CARD = """\
+# Image classifier: {num_classes} classes
+
+Made by [Headstart](https://pypi.org/project/headstart/) by fine-tuning EfficientNet ({backbone}).
+
+- **Input**: a photo; it is turned upright, converted to RGB and resized to {size} x {size} pixels ({policy}).
+- **Output**: a probability for each class: {classes}.
+- **Trained on** {training_photos:,} photos; kept: {kept}.
+- **Validation accuracy** (used for choosing): {validation}.
+- **Test accuracy** (measured once, after every choice was made): {test}.
+
+## Use
+
+```python
+import headstart
+
+classifier = headstart.load("classifier")
+classifier.predict(["a.jpg", "b.png"])
+```
+
+or `headstart predict classifier PHOTOS`.
+
+## Limits
+
+The numbers hold for photos like those it was trained on. It always names one of its classes, also for a photo
+of something else. The weights it started from were trained on ImageNet, whose biases it may carry.
+"""
+
+
+def model_card(classifier: Classifier) -> str:
+    """Write the card as Markdown."""
+    training = classifier.training
+    return _CARD.format(
+        num_classes=len(classifier.class_names),
+        backbone=classifier.backbone,
+        size=classifier.preprocessing.image_size,
+        policy=classifier.preprocessing.resize_policy,
+        classes=", ".join(f"`{name}`" for name in classifier.class_names),
+        training_photos=training.get("training_photos", 0),
+        kept=training["kept"]["stage"] if "kept" in training else "unknown",
+        validation=accuracy_text(training["validation"]) if "validation" in training else "not measured",
+        test=accuracy_text(training["test"]) if "test" in training else "not measured",
+    )

@@ -1,0 +1,100 @@
+"""The pictures of a run, from its files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from headstart.atomic import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TRAINING, _VALIDATION = "#b3531d", "#1f5fa8"
+
+
+def history_figure(history: pd.DataFrame) -> Figure:
+    """Draw accuracy and loss by epoch, training and validation, with all stages one after another.
+
+    Args:
+        history: the run's `history.csv`.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, kind, factor in zip(figure.subplots(1, 2), ("accuracy", "loss"), (100, 1), strict=True):
+        offset = 0
+        for number, (stage, rows) in enumerate(history.groupby("stage", sort=False)):
+            steps = offset + np.arange(1, len(rows) + 1)
+            for part, colour in (("train", _TRAINING), ("validation", _VALIDATION)):
+                label = {"train": "training", "validation": "validation"}[part] if number == 0 else None
+                values = factor * rows[f"{part}_{kind}"]
+                axes.plot(steps, values, "o-", color=colour, label=label, markersize=3, linewidth=1.5)
+            if number:
+                axes.axvline(offset + 0.5, color="0.6", linewidth=0.8, linestyle=":")
+            unit = "strengths" if stage == "probe" else "epochs"
+            middle = offset + (len(rows) + 1) / 2
+            place = {"xy": (middle, 1.02), "xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
+            axes.annotate(f"{stage} ({unit})", **place, color="0.3")
+            offset += len(rows)
+        axes.set_xlabel("step within each stage")
+        axes.set_ylabel("accuracy (%)" if kind == "accuracy" else "cross-entropy loss")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if kind == "accuracy":
+            axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Figure:
+    """Draw a confusion matrix: rows are the truth, columns the prediction, shades the share of the row.
+
+    Counts are written in up to 25 classes and names shown up to 60; beyond that the picture alone remains.
+    """
+    from matplotlib.figure import Figure
+
+    matrix = np.array(counts, float)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    number = len(class_names)
+    side = float(np.clip(2.5 + 0.3 * number, 4, 16))
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the class's photos", shrink=0.7)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    if number <= 60:
+        shown = [name if len(name) <= 24 else name[:23] + "…" for name in class_names]
+        size = 8 if number <= 30 else 6
+        axes.set_xticks(range(number), _plain(shown), rotation=90, fontsize=size)
+        axes.set_yticks(range(number), _plain(shown), fontsize=size)
+    if number <= 25:
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{int(matrix[row, column])}", ha="center", va="center", color=colour, fontsize=7)
+    return figure
+
+
+def _plain(names: list[str]) -> list[str]:
+    """Keep matplotlib from reading dollar signs in class names as mathematics."""
+    return [name.replace("$", r"\$") for name in names]
+
+
+def plot_history(history: pd.DataFrame, path: Path) -> None:
+    """Write `history_figure` as a PNG file."""
+    _save(history_figure(history), path)
+
+
+def plot_confusion(counts: list[list[int]], class_names: list[str], path: Path) -> None:
+    """Write `confusion_figure` as a PNG file."""
+    _save(confusion_figure(counts, class_names), path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with written_whole(path) as draft:
+        figure.savefig(draft, dpi=130)

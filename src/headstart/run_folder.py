@@ -1,0 +1,100 @@
+"""The run folder: what a run leaves behind, and how an interrupted one is found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from headstart.atomic import write_json, write_text, written_whole
+from headstart.errors import HeadstartError, listed
+from headstart.photos.catalog import Catalog
+from headstart.recipe import Recipe
+
+
+class RunFolder:
+    """The files of one run. `metrics.json` is written last: a run that has it is finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"
+        self.catalog = path / "catalog.csv"
+        self.problems = path / "problems.csv"
+        self.history = path / "history.csv"
+        self.metrics = path / "metrics.json"
+        self.predictions = path / "predictions.csv"
+        self.curves = path / "curves.png"
+        self.confusion = path / "confusion.png"
+        self.classifier = path / "classifier"
+        self.report = path / "report.html"
+        self.checkpoints = path / "checkpoints"
+
+    def finished(self, catalog: Catalog) -> bool:
+        """Say whether the run was finished on these photos.
+
+        Raises:
+            HeadstartError: when it was finished on others.
+        """
+        if not self.metrics.exists():
+            return False
+        if self.read_metrics()["catalog_digest"] != catalog.digest:
+            raise HeadstartError(
+                f"-o {self.path}: holds a finished run, and its photos have changed since.",
+                "Choose another folder with -o; what was computed for unchanged photos is used again.",
+            )
+        return True
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Read `metrics.json`."""
+        metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return metrics
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json`, which marks the run as finished."""
+        write_json(self.metrics, metrics)
+
+    def write_table(self, path: Path, table: pd.DataFrame) -> None:
+        """Write a table as CSV, whole or not at all."""
+        with written_whole(path) as draft:
+            table.to_csv(draft, index=False, float_format="%.6g", errors="surrogateescape")
+
+
+@contextmanager
+def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
+    """Open a run folder for this recipe: a new one, or one that the same recipe has begun.
+
+    Raises:
+        HeadstartError: when the folder holds something else, another recipe's run, or is in use.
+    """
+    folder = RunFolder(path)
+    if path.exists() and not path.is_dir():
+        raise HeadstartError(f"-o {path}: is a file; expected a folder.", "Choose another with -o.")
+    if folder.recipe.exists():
+        differences = recipe.differences(Recipe.read(folder.recipe))
+        if differences:
+            raise HeadstartError(
+                f"-o {path}: holds a run of another recipe: {listed(differences)}.",
+                "Choose another folder with -o, or repeat that run with --recipe.",
+            )
+    elif path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        raise HeadstartError(
+            f"-o {path}: holds files and is not a run; expected a new or empty folder.", "Choose another with -o."
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        with lock:
+            if not folder.recipe.exists():
+                write_text(folder.recipe, recipe.to_toml())
+            yield folder
+    except Timeout:
+        raise HeadstartError(f"-o {path}: another process is working on this run.", "Wait for it to end.") from None
+    except PermissionError as error:
+        raise HeadstartError(
+            f"-o {path}: cannot be written: {error.strerror} ({error.filename}).", "Choose another with -o."
+        ) from None

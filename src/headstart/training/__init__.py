@@ -1,0 +1,1 @@
+"""The activation store, embedding, the probe and fine-tuning."""

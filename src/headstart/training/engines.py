@@ -1,0 +1,200 @@
+"""Engines run a network that does not train, as fast as this computer can.
+
+OpenVINO on a CPU, PyTorch elsewhere and where OpenVINO is missing. An engine takes batches of uint8 pixels
+and keeps several of them in flight, so that decoding and inference overlap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from headstart.errors import HeadstartError
+from headstart.photos.views import Pixels
+
+EngineName = Literal["openvino", "torch"]
+Outputs = list[npt.NDArray[Any]]
+Tag = TypeVar("Tag")
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which engine runs on which device in which precision, and why."""
+
+    name: EngineName
+    device: str
+    precision: Literal["float32", "bfloat16", "float16"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device}, {self.precision} ({self.reason})"
+
+
+class Engine(Protocol):
+    """A network ready to run on batches of at most `batch_size` images."""
+
+    batch_size: int
+
+    def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
+        """Yield the float32 outputs of each (n, size, size, 3) uint8 batch, in order, with its tag."""
+        ...
+
+
+def choose_engine(wanted: Literal["auto", "openvino", "torch"] = "auto") -> EngineChoice:
+    """Choose the engine for this computer.
+
+    Raises:
+        HeadstartError: when OpenVINO is asked for and not installed.
+    """
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    if wanted == "openvino" and not has_openvino:
+        raise HeadstartError(
+            "--engine openvino: OpenVINO is not installed; expected one of auto, torch.",
+            "Install it with: pip install openvino",
+        )
+    if wanted != "openvino" and torch.cuda.is_available():
+        return EngineChoice("torch", "cuda", "float16", "a CUDA GPU is here")
+    if wanted != "openvino" and torch.backends.mps.is_available():
+        return EngineChoice("torch", "mps", "float16", "an Apple GPU is here")
+    if wanted == "torch" or not has_openvino:
+        why = "asked for" if wanted == "torch" else "OpenVINO is not installed"
+        return EngineChoice("torch", "cpu", "float32", why)
+    why = "asked for" if wanted == "openvino" else "no GPU, and OpenVINO is the faster engine on a CPU"
+    if _openvino_has_bfloat16():
+        return EngineChoice("openvino", "cpu", "bfloat16", f"{why}; this processor has bfloat16")
+    return EngineChoice("openvino", "cpu", "float32", f"{why}; this processor has no bfloat16")
+
+
+def _openvino_has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def open_engine(choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> Engine:
+    """Make a network ready to run on (n, image_size, image_size, 3) uint8 pixels.
+
+    Args:
+        choice: from `choose_engine`.
+        network: takes (n, 3, h, w) pixels in 0-255 and returns a tuple of tensors; in evaluation mode.
+        image_size: height and width in pixels.
+        cache: where the converted network is kept for next time.
+    """
+    if choice.name == "openvino":
+        return _OpenVinoEngine(choice, network, image_size, cache)
+    return _TorchEngine(choice, network)
+
+
+class _OpenVinoEngine:
+    # Measured (benchmarks/README.md): 1 to 8 photos a request run equally fast; 4 keep Python's share small.
+    batch_size = 4
+
+    def __init__(self, choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> None:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(_converted(network, image_size, self.batch_size, cache))
+        hints = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32", "float16": "f16"}[choice.precision],
+        }
+        self._compiled = core.compile_model(model, "CPU", hints)
+        in_flight = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [self._compiled.create_infer_request() for _ in range(in_flight)]
+
+    def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
+        idle = list(self._requests)
+        running: deque[tuple[Any, Tag, int, Pixels]] = deque()
+        for tag, pixels in batches:
+            if not idle:
+                request, *rest = running.popleft()
+                yield self._finished(request, *rest)
+                idle.append(request)
+            # Every request has the full batch's shape: a part of a batch is padded, so that nothing is
+            # compiled twice and a photo's numbers do not depend on its neighbours.
+            padded = pixels
+            if len(pixels) < self.batch_size:
+                padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
+                padded[: len(pixels)] = pixels
+            request = idle.pop()
+            request.start_async([padded], share_inputs=True)
+            running.append((request, tag, len(pixels), padded))
+        while running:
+            request, *rest = running.popleft()
+            yield self._finished(request, *rest)
+
+    def _finished(self, request: Any, tag: Tag, count: int, _alive: Pixels) -> tuple[Tag, Outputs]:
+        request.wait()
+        outputs = range(len(self._compiled.outputs))
+        return tag, [request.get_output_tensor(i).data[:count].copy() for i in outputs]
+
+
+def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path) -> Path:
+    """Convert a network to OpenVINO's format, or find it converted already."""
+    import openvino
+
+    digest = hashlib.sha256(f"{openvino.__version__}:{image_size}:{batch_size}:{network}".encode())
+    for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    folder = cache / "engines" / digest.hexdigest()[:24]
+    if not (folder / "model.xml").exists():
+        _convert(network, image_size, batch_size, folder)
+    return folder / "model.xml"
+
+
+def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path) -> None:
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    from headstart.atomic import folder_written_whole
+
+    example = torch.zeros(batch_size, 3, image_size, image_size)
+    with warnings.catch_warnings():
+        # OpenVINO traces with torch.jit, which PyTorch has deprecated, and traced shape checks warn.
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(network, example_input=example)
+    model.reshape([batch_size, 3, image_size, image_size])
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    with folder_written_whole(folder) as draft:
+        openvino.save_model(steps.build(), draft / "model.xml", compress_to_fp16=False)
+
+
+class _TorchEngine:
+    def __init__(self, choice: EngineChoice, network: nn.Module) -> None:
+        self._device = torch.device(choice.device)
+        self._dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[choice.precision]
+        self.batch_size = 8 if choice.device == "cpu" else 64
+        self._network = network
+        self._network.to(self._device, self._dtype, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
+        # A GPU works while the next batch is prepared: its results are fetched one batch late.
+        previous: tuple[Tag, tuple[torch.Tensor, ...]] | None = None
+        for tag, pixels in batches:
+            images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
+            images = images.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
+            outputs = self._network(images)
+            if previous is not None:
+                yield self._fetched(*previous)
+            previous = (tag, outputs)
+        if previous is not None:
+            yield self._fetched(*previous)
+
+    def _fetched(self, tag: Tag, outputs: tuple[torch.Tensor, ...]) -> tuple[Tag, Outputs]:
+        return tag, [output.float().cpu().numpy() for output in outputs]
