@@ -279,7 +279,7 @@ def prediction_rows(predictions: list[Prediction], class_names: list[str], top_k
     """Make the table of `Classifier.predict`."""
     shown = max(1, min(top_k, len(class_names)))
     names = np.array(class_names, dtype=object)
-    rows = []
+    rows: list[list[Any]] = []
     for prediction in predictions:
         if prediction.probabilities is None:
             rows.append([prediction.path, None, None, prediction.error, *[None] * (2 * (shown - 1))])
@@ -290,10 +290,9 @@ def prediction_rows(predictions: list[Prediction], class_names: list[str], top_k
         rows.append([prediction.path, *best[0], "", *rest])
     columns = ["path", "label", "probability", "error"]
     columns += [f"{kind}_{rank}" for rank in range(2, shown + 1) for kind in ("label", "probability")]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
     # All rows may lack a value: the types must not depend on that.
-    kinds = {name: "float64" if name.startswith("probability") else object for name in columns}
-    return table.astype(kinds)
+    return table.astype({name: "float64" for name in columns if name.startswith("probability")})
 
 
 def versions() -> dict[str, str]:

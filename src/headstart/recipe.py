@@ -14,7 +14,7 @@ from headstart.photos.views import Augmentation, ResizePolicy
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 
 class Recipe(BaseModel):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -68,10 +70,10 @@ def problem_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "problem", "detail"], dtype=str)
 
 
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     """Sort key under which `2` comes before `10`, whatever the case."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts) + ((2, name),)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts), name
 
 
 def read_catalog(source: str | Path) -> Catalog:
@@ -122,7 +124,9 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
         for entry in entries:
             if _is_hidden(entry.name):
                 ignored["hidden files and folders"] += 1
-            elif entry.is_dir():
+            elif not _is_utf8(entry.name):
+                ignored["names that are not UTF-8"] += 1
+            elif os.path.isdir(entry.path):  # entry.is_dir() raises on a link to itself
                 real = os.path.realpath(entry.path)
                 if real not in visited:
                     visited.add(real)
@@ -142,6 +146,14 @@ def is_photo_file(path: Path) -> bool:
     except OSError:
         head = b""
     return looks_like_photo(path, head)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_hidden(name: str) -> bool:
@@ -184,13 +196,16 @@ def _read_table(path: Path) -> Catalog:
             "The first line must name the columns path and label, and optionally split.",
         )
     wanted = [name for name in ("path", "label", "split") if name in columns]
-    table = table[[columns[name] for name in wanted]].set_axis(wanted, axis=1).fillna("").astype(str)
+    table = table[[columns[name] for name in wanted]].set_axis(wanted, axis=1).astype(object)
+    table = table.where(table.notna(), "").astype(str)
     table = table.apply(lambda column: column.str.strip())
     if "split" not in table:
         table["split"] = ""
+    table = table[(table != "").any(axis=1)]
     _check_cells(table, path)
     table["split"] = table["split"].str.casefold().map(lambda name: _SPLIT_NAMES.get(name, ""))
     table["path"] = table["path"].str.replace("\\", "/", regex=False) if os.name == "nt" else table["path"]
+    table["path"] = table["path"].map(posixpath.normpath)
     absent = [name for name in table["path"] if not (path.parent / name).is_file()]
     if absent:
         raise HeadstartError(
@@ -213,8 +228,18 @@ def _load_table(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
         # Every cell stays text: a class may well be called 007 or NA.
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (ValueError, OSError, ImportError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+                skip_blank_lines=False,
+            )
+    except (ValueError, OSError, ImportError, pd.errors.ParserWarning) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HeadstartError(
             f"{path}: cannot be read as a table: {reason}.",

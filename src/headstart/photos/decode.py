@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from headstart.errors import PhotoError
 
@@ -25,6 +25,15 @@ _IMAGE_SUFFIXES = frozenset(
 )
 _RAW_SUFFIXES = frozenset(".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .srw".split())
 _FTYP_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis", b"avif", b"avis")
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 
 
@@ -82,28 +91,36 @@ def decode(data: bytes, short_side: int) -> Image.Image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise PhotoError(f"decompression bomb: {width} x {height} pixels, at most {MAX_PIXELS:,} allowed")
-        if image.format == "JPEG":
+        if image.format in ("JPEG", "MPO"):
             image.draft(None, _draft_size(width, height, short_side))
         image.load()
-        return ImageOps.exif_transpose(_to_rgb(image))
+        rgb = _to_rgb(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        return rgb if turn is None else rgb.transpose(turn)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
         raise PhotoError(f"decompression bomb: more than {MAX_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PhotoError(f"not an image that can be read (starts with {data[:8]!r})") from None
     except Exception as error:  # Pillow's plugins raise nearly every built-in exception on damaged files.
-        raise PhotoError(f"damaged: {error or type(error).__name__}") from None
+        raise PhotoError(f"damaged: {str(error) or type(error).__name__}") from None
 
 
 def _draft_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    scale = short_side / min(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    shorter = min(width, height)
+    return max(1, width * short_side // shorter), max(1, height * short_side // shorter)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # The pixels are whole, whatever damage the EXIF data has.
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB, keeping the EXIF data for the orientation."""
-    exif = image.getexif()
+    """Convert any mode to RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         rgb = Image.fromarray(_scaled_to_8_bit(np.asarray(image))).convert("RGB")
     elif image.has_transparency_data:
@@ -112,8 +129,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgb.paste(rgba, mask=rgba.getchannel("A"))
     else:
         rgb = image.convert("RGB")
-    if orientation := exif.get(0x0112):
-        rgb.getexif()[0x0112] = orientation
     return rgb
 
 

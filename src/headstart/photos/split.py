@@ -41,11 +41,11 @@ def split_photos(photos: pd.DataFrame, seed: int, validation_fraction: float, te
 
     result = photos.copy()
     result.loc[pool, "split"] = "train"
-    groups = photos[pool].groupby("digest", sort=False)["label"].agg(["first", "size"]).reset_index()
+    groups = photos[pool].groupby("digest", sort=False)["label"].agg(["min", "size"]).reset_index()
     order = groups["digest"].map(lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest())
     groups = groups.loc[order.sort_values(kind="stable").index]
     assigned: dict[str, str] = {}
-    for _, members in groups.groupby("first", sort=True):
+    for _, members in groups.groupby("min", sort=True):
         remaining = list(zip(members["digest"], members["size"], strict=True))
         total = int(members["size"].sum())
         for part, fraction in parts.items():
@@ -64,7 +64,8 @@ def split_photos(photos: pd.DataFrame, seed: int, validation_fraction: float, te
 def _check_classes(photos: pd.DataFrame, needed: int, pool: pd.Series) -> None:
     """See that each class has enough different photos to be dealt out."""
     classes = sorted(set(photos["label"]))
-    different = photos[pool].groupby("label")["digest"].nunique().reindex(classes, fill_value=0)
+    # A photo with two labels is dealt out once, with the first of them.
+    different = photos[pool].groupby("digest")["label"].min().value_counts().reindex(classes, fill_value=0)
     few = [f"{name!r} ({count})" for name, count in different.items() if count < needed]
     if few:
         use = {1: "train", 2: "train and validate", 3: "train, validate and test"}[needed]
@@ -86,4 +87,5 @@ def leaked_into_training(photos: pd.DataFrame) -> pd.Series:
     validation = set(photos.loc[photos["split"] == "validation", "digest"])
     in_test = photos["digest"].isin(test) & (photos["split"] != "test")
     in_validation = photos["digest"].isin(validation) & (photos["split"] == "train")
-    return in_test | in_validation
+    marked: pd.Series = in_test | in_validation
+    return marked

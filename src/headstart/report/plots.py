@@ -41,7 +41,7 @@ def history_figure(history: pd.DataFrame) -> Figure:
             place = {"xy": (middle, 1.02), "xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
             axes.annotate(f"{stage} ({unit})", **place, color="0.3")
             offset += len(rows)
-        axes.set_xlabel("step within each stage")
+        axes.set_xlabel("epoch (for the probe: strength), stages in turn")
         axes.set_ylabel("accuracy (%)" if kind == "accuracy" else "cross-entropy loss")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color="0.9", linewidth=0.6)

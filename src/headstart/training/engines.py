@@ -6,6 +6,7 @@ and keeps several of them in flight, so that decoding and inference overlap.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import warnings
@@ -115,11 +116,12 @@ class _OpenVinoEngine:
 
     def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
         idle = list(self._requests)
+        # The pixels stay referenced here while the engine reads them.
         running: deque[tuple[Any, Tag, int, Pixels]] = deque()
         for tag, pixels in batches:
             if not idle:
-                request, *rest = running.popleft()
-                yield self._finished(request, *rest)
+                request, done, count, _ = running.popleft()
+                yield done, self._outputs(request, count)
                 idle.append(request)
             # Every request has the full batch's shape: a part of a batch is padded, so that nothing is
             # compiled twice and a photo's numbers do not depend on its neighbours.
@@ -131,13 +133,12 @@ class _OpenVinoEngine:
             request.start_async([padded], share_inputs=True)
             running.append((request, tag, len(pixels), padded))
         while running:
-            request, *rest = running.popleft()
-            yield self._finished(request, *rest)
+            request, done, count, _ = running.popleft()
+            yield done, self._outputs(request, count)
 
-    def _finished(self, request: Any, tag: Tag, count: int, _alive: Pixels) -> tuple[Tag, Outputs]:
+    def _outputs(self, request: Any, count: int) -> Outputs:
         request.wait()
-        outputs = range(len(self._compiled.outputs))
-        return tag, [request.get_output_tensor(i).data[:count].copy() for i in outputs]
+        return [request.get_output_tensor(i).data[:count].copy() for i in range(len(self._compiled.outputs))]
 
 
 def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path) -> Path:
@@ -179,8 +180,9 @@ class _TorchEngine:
         self._device = torch.device(choice.device)
         self._dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[choice.precision]
         self.batch_size = 8 if choice.device == "cpu" else 64
-        self._network = network
-        self._network.to(self._device, self._dtype, memory_format=torch.channels_last)
+        # A copy: the network given stays where it is, in float32.
+        copied = copy.deepcopy(network).to(self._device, self._dtype)
+        self._network = copied.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:

@@ -75,7 +75,7 @@ def fit_example_head(
             logits = head(train.take(photos, views[photos]))
             loss = F.cross_entropy(logits, labels)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             loss_sum += float(loss.detach()) * len(photos)
             correct += int((logits.argmax(dim=1) == labels).sum())

@@ -97,7 +97,7 @@ def fine_tune(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[State, list[Epoch]]:
-    """Train a suffix in place and return its state at the epoch of least validation loss.
+    """Train a suffix in place and return its state at the epoch of highest validation accuracy.
 
     Args:
         suffix: ends in the classifier; its weights now are where training starts.
@@ -112,7 +112,8 @@ def fine_tune(
         on_epoch: called with each finished epoch, also with those read from the checkpoint.
 
     Returns:
-        The best state (of trained parameters), and every epoch.
+        The best state (of trained parameters; among equally accurate epochs the one of least loss), and every
+        epoch.
     """
     keep_large_buffers()
     device = _device()
@@ -146,7 +147,7 @@ def fine_tune(
             logits = suffix(batch)
             loss = F.cross_entropy(logits, labels, class_weights, label_smoothing=settings.label_smoothing)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             loss_sum += float(loss.detach()) * len(photos)
@@ -239,6 +240,14 @@ def _schedule(step: int, steps_per_epoch: int, settings: FineTuning) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def _quality(epoch: Epoch) -> tuple[float, float]:
+    """Order epochs by what is wanted of them: accuracy, and among equals low loss.
+
+    Label smoothing makes the loss alone a poor judge: it makes the network less sure while it gets better.
+    """
+    return epoch.validation_accuracy, -epoch.validation_loss
+
+
 class _Progress:
     """What has been trained so far: history and best state, kept in a checkpoint file."""
 
@@ -256,7 +265,7 @@ class _Progress:
 
     def add(self, epoch: Epoch) -> None:
         """Add an epoch, keep its weights if they are the best so far, and write the checkpoint."""
-        if not self.history or epoch.validation_loss < min(past.validation_loss for past in self.history):
+        if not self.history or _quality(epoch) > max(map(_quality, self.history)):
             self.best = {name: value.detach().float().cpu().clone() for name, value in self._named.items()}
         self.history.append(epoch)
         tensors = {f"best.{name}": value for name, value in self.best.items()}

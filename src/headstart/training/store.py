@@ -68,10 +68,10 @@ class Shelf:
         self._segments = []
         keys, places = [], []
         for path in sorted(self.folder.glob("*.rows.*")):
-            segment = _Segment.read(path, self._row_bytes)
-            if segment is None:
+            found = _Segment.read(path, self._row_bytes)
+            if found is None:
                 continue
-            number = len(self._segments)
+            segment, number = found, len(self._segments)
             self._segments.append(segment)
             keys.append(segment.keys)
             places.append(np.stack([np.full(len(segment.keys), number), np.arange(len(segment.keys))], axis=1))
@@ -166,7 +166,7 @@ class ShelfWriter:
         entries["key"] = keys
         entries["crc"] = [zlib.crc32(row.data) for row in half.reshape(len(keys), -1)]
         try:
-            _write_all(self._rows.fileno(), memoryview(half).cast("B"))
+            _write_all(self._rows.fileno(), half.data.cast("B"))
             _write_all(self._index.fileno(), memoryview(entries.tobytes()))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

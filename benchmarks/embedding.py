@@ -1,0 +1,228 @@
+"""How fast Headstart embeds a folder of photos, next to plain PyTorch and to what engine and decoder can do at most.
+
+Photos per second, in steady state: the network is converted, compiled and warm before the clock starts, and every
+round of Headstart writes to a new cache folder. Contestants:
+
+- Headstart: decoding, the frozen network, and the activation store with both outputs of a default run;
+- plain PyTorch: the same decoding in a `DataLoader`, the same network with the same weights in evaluation mode under
+  `inference_mode`, pooled features only and nothing stored; also with `channels_last`, which the usual script lacks;
+- engine alone: the compiled network of Headstart's engine on random pixels in memory, as many requests in flight;
+- decoder alone: decoding and resizing with Headstart's threads, no network.
+
+python benchmarks/embedding.py PHOTOS
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from headstart.console import Console
+from headstart.errors import PhotoError
+from headstart.network.backbones import Backbone, backbone_named, build
+from headstart.network.cut import ActivationsAt, boundary_before_last_blocks, last_boundary
+from headstart.network.weights import load_pretrained
+from headstart.photos.catalog import read_catalog
+from headstart.photos.decode import decode, read_bytes
+from headstart.photos.loading import ahead
+from headstart.photos.views import Pixels, Preprocessing, evaluation_view
+from headstart.training.embedding import Embedder, Photo
+from headstart.training.engines import choose_engine, open_engine
+from measuring import alternate, note, ratios, report, spread, table
+
+WARM_UP_PHOTOS = 64
+HEADSTART, PLAIN, CHANNELS_LAST = "Headstart, photos to stored activations", "plain PyTorch", "PyTorch, channels_last"
+ENGINE, DECODER = "engine alone, pixels in memory", "decoder alone"
+
+Contestant = Callable[[int], float]
+
+
+def main() -> None:
+    options = _options()
+    backbone = backbone_named(options.backbone)
+    network = build(backbone, num_classes=2)
+    load_pretrained(network, backbone)
+    preprocessing = backbone.preprocessing("squash", options.image_size)
+    root, photos = _readable_photos(options.photos, preprocessing, options.limit)
+
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = {
+            HEADSTART: _headstart(root, photos, network, backbone, preprocessing, Path(folder)),
+            PLAIN: _plain_pytorch(root, photos, network, preprocessing, options),
+            CHANNELS_LAST: _plain_pytorch(root, photos, network, preprocessing, options, torch.channels_last),
+            ENGINE: _engine_alone(network, preprocessing, Path(folder), len(photos)),
+            DECODER: _decoder_alone(root, photos, preprocessing),
+        }
+        speeds = alternate(contestants, options.repeats)
+
+    ours = speeds[HEADSTART]
+    rows = [
+        [name, spread(values), "1" if name == HEADSTART else spread(ratios(ours, values), ".2f")]
+        for name, values in speeds.items()
+    ]
+    facts = (
+        f"{len(photos):,} photos, {backbone.name} at {preprocessing.image_size} pixels, engine {choose_engine()}; "
+        f"PyTorch: {torch.get_num_threads()} threads, batches of {options.batch_size}, {options.workers} workers. "
+        f"Median (least-greatest) of {options.repeats} rounds; ratios are taken round by round."
+    )
+    report("Embedding", [facts, table(["", "photos/s", "Headstart's speed / this"], rows)])
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("photos", type=Path, help="a folder with a folder per class")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (5)")
+    parser.add_argument("--limit", type=int, help="use this many of the photos, evenly taken (all)")
+    parser.add_argument("--backbone", default="lite0", help="lite0, lite1 or lite2 (lite0)")
+    parser.add_argument("--image-size", type=int, help="pixels (the backbone's own)")
+    parser.add_argument("--batch-size", type=int, default=32, help="of plain PyTorch (32)")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes of plain PyTorch (2)")
+    return parser.parse_args()
+
+
+def _readable_photos(folder: Path, preprocessing: Preprocessing, limit: int | None) -> tuple[Path, list[Photo]]:
+    """List photos of different bytes that can be decoded; reads every file, so that all are in the page cache."""
+    catalog = read_catalog(folder)
+    distinct = catalog.photos.drop_duplicates("digest")
+    chosen = np.unique(np.linspace(0, len(distinct) - 1, min(limit or len(distinct), len(distinct))).astype(int))
+    rows = distinct.iloc[chosen]
+    photos = [Photo(path, digest) for path, digest in zip(rows["path"], rows["digest"], strict=True)]
+    fine = ahead(photos, lambda photo: _pixels(catalog.root / photo.name, preprocessing) is not None)
+    readable = [photo for photo, is_fine in zip(photos, fine, strict=True) if is_fine]
+    if len(readable) < len(photos):
+        note(f"{len(photos) - len(readable)} photos cannot be read and are left out")
+    return catalog.root, readable
+
+
+def _pixels(path: Path, preprocessing: Preprocessing) -> Pixels | None:
+    """Decode and resize one photo the way Headstart does."""
+    try:
+        return evaluation_view(decode(read_bytes(path), preprocessing.decode_short_side), preprocessing)
+    except PhotoError:
+        return None
+
+
+def _photos_per_second(count: int, work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - started)
+
+
+def _headstart(
+    root: Path,
+    photos: Sequence[Photo],
+    network: nn.Module,
+    backbone: Backbone,
+    preprocessing: Preprocessing,
+    folder: Path,
+) -> Contestant:
+    boundaries = (boundary_before_last_blocks(network, 1), last_boundary(network))
+    identity = {"backbone": backbone.name, "weights": backbone.sha256}
+    # Under other digests, so that the timed photos are still to be computed.
+    warm_up = [Photo(photo.name, f"warm-up {photo.digest}") for photo in photos[:WARM_UP_PHOTOS]]
+    quiet = Console(quiet=True)
+
+    def run(number: int) -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as cache:
+            embedder = Embedder(
+                root, network, identity, boundaries, preprocessing, "none", 0, choose_engine(), Path(cache)
+            )
+            embedder.embed(warm_up, range(1), quiet, "")
+            return _photos_per_second(len(photos), lambda: embedder.embed(photos, range(1), quiet, ""))
+
+    return run
+
+
+class _PhotoDataset(Dataset[Any]):
+    """Photos as the usual script serves them: decoded and resized one by one, as uint8 tensors."""
+
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self._paths = paths
+        self._preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        pixels = _pixels(self._paths[index], self._preprocessing)
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def _plain_pytorch(
+    root: Path,
+    photos: Sequence[Photo],
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    options: argparse.Namespace,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Contestant:
+    pooled = ActivationsAt(network, (last_boundary(network),), preprocessing).to(memory_format=memory_format)
+    dataset = _PhotoDataset([root / photo.name for photo in photos], preprocessing)
+    order: list[int] = []
+    loader = DataLoader(
+        dataset, options.batch_size, sampler=order, num_workers=options.workers, persistent_workers=True
+    )
+
+    @torch.inference_mode()
+    def embed() -> torch.Tensor:
+        return torch.cat([pooled(batch.float().contiguous(memory_format=memory_format))[0] for batch in loader])
+
+    def run(number: int) -> float:
+        # The loader's workers stay; their start and the first pass are not timed.
+        order[:] = range(min(WARM_UP_PHOTOS, len(photos)))
+        embed()
+        order[:] = range(len(photos))
+        return _photos_per_second(len(photos), embed)
+
+    return run
+
+
+def _engine_alone(network: nn.Module, preprocessing: Preprocessing, folder: Path, count: int) -> Contestant:
+    boundaries = (boundary_before_last_blocks(network, 1), last_boundary(network))
+    size, choice = preprocessing.image_size, choose_engine()
+    engine = open_engine(choice, ActivationsAt(network, boundaries, preprocessing), size, folder)
+    batch = np.random.default_rng(0).integers(0, 256, (engine.batch_size, size, size, 3), np.uint8)
+
+    def feed(batches: int) -> None:
+        if choice.name != "openvino":
+            for _ in engine.run((None, batch) for _ in range(batches)):
+                pass
+            return
+        import openvino
+
+        # The engine's own compiled network, with OpenVINO's queue in place of ours and outputs left where they are.
+        queue = openvino.AsyncInferQueue(engine._compiled, len(engine._requests))  # type: ignore[attr-defined]
+        for _ in range(batches):
+            queue.start_async([batch], share_inputs=True)
+        queue.wait_all()
+
+    def run(number: int) -> float:
+        feed(WARM_UP_PHOTOS // engine.batch_size)
+        batches = -(-count // engine.batch_size)
+        return _photos_per_second(batches * engine.batch_size, lambda: feed(batches))
+
+    return run
+
+
+def _decoder_alone(root: Path, photos: Sequence[Photo], preprocessing: Preprocessing) -> Contestant:
+    work = partial(_pixels, preprocessing=preprocessing)
+
+    def decode_all() -> None:
+        for _ in ahead((root / photo.name for photo in photos), work):
+            pass
+
+    return lambda number: _photos_per_second(len(photos), decode_all)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The command line as a user meets it: real processes, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from making import make_photos
+
+SMALL = ["--image-size", "64", "--epochs", "2", "--num-views", "2"]
+
+
+def headstart(*arguments, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "headstart", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+def refused(result: subprocess.CompletedProcess) -> str:
+    """A user's mistake: exit code 2, one or two lines, no traceback, nothing on standard output."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert 1 <= len(lines) <= 2 and lines[0].startswith("headstart: "), result.stderr
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["demo"], ["predict"], ["evaluate"], ["report"], ["cache"]])
+def test_help_tells_what_a_command_does_without_heavy_imports(command):
+    program = (
+        "import sys; from headstart.cli import main\n"
+        f"sys.argv = ['headstart', *{command!r}, '--help']\n"
+        "try: main()\n"
+        "finally: print('HEAVY', sorted({'torch', 'timm', 'openvino', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "Usage: headstart" in result.stdout
+    assert "HEAVY []" in result.stdout
+
+
+def test_version():
+    assert headstart("--version").stdout == "headstart 0.1.0\n"
+
+
+def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp_path):
+    result = headstart("train", photos, "-o", tmp_path / "run", *SMALL)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    starts = ["Photos", "Network", "Engine", "Embedding", "Split", "Probe", "Fine-tuning", "Kept", "Validation", "Test"]
+    positions = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in starts]
+    assert positions == sorted(positions)
+    assert "30 photos in 3 classes, 10 to 10 a class" in result.stdout
+    assert lines[-1] == f"Classifier  {tmp_path / 'run' / 'classifier'}"
+    assert result.stderr == ""
+    quiet = headstart("train", photos, "-o", tmp_path / "run", *SMALL, "--quiet", "--json")
+    assert json.loads(quiet.stdout)["test"]["photos"] == 6
+    assert quiet.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere"], "nowhere: no such folder or file"),
+        (["train"], "no photos given"),
+        (["train", "PHOTOS", "--backbone", "b9"], "--backbone b9: unknown; expected one of lite0, lite1, lite2"),
+        (["train", "PHOTOS", "--epochs", "0"], "--epochs 0: expected greater than or equal to 1"),
+        (["train", "PHOTOS", "--recipe", "gone.toml"], "--recipe gone.toml: cannot be read"),
+        (["train", "PHOTOS", "--validation-fraction", "0.6", "--test-fraction", "0.5"], "expected a sum below 1"),
+        (["train", "PHOTOS", "--seed", "-1"], "--seed -1: expected greater than or equal to 0"),
+        (["predict", "nowhere", "PHOTOS"], "nowhere: is not a classifier"),
+        (["predict", "RUN", "gone.jpg"], "gone.jpg: no such file or folder, and nothing matches it"),
+        (["predict", "RUN", "PHOTOS", "-o", "out.txt"], "-o out.txt: unknown suffix; expected one of .csv, .jsonl"),
+        (["evaluate", "RUN", "nowhere"], "nowhere: no such folder or file"),
+        (["report", "nowhere"], "nowhere: is not a finished run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_in_two_lines(arguments, message, finished, tmp_path):
+    places = {"PHOTOS": str(finished[1]), "RUN": str(finished[0])}
+    result = headstart(*[places.get(argument, argument) for argument in arguments], cwd=tmp_path)
+    assert message in refused(result)
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_unknown_options_exit_with_2():
+    result = headstart("train", "--no-such-option")
+    assert result.returncode == 2 and "No such option" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_predict_writes_every_format_alike(finished, tmp_path):
+    run, photos = finished
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    arguments = [photos / "ant", tmp_path / "broken.jpg", f"{photos}/bee/[0-2].png", "-"]
+    listed = f"{photos / 'cat' / '0.png'}\n{tmp_path / 'gone.png'}\n"
+    tables = {}
+    for suffix in ("csv", "jsonl", "parquet"):
+        result = headstart("predict", run, *arguments, "-o", tmp_path / f"out.{suffix}", input=listed)
+        assert result.returncode == 0 and result.stdout == ""
+        assert "2 photos of 16 could not be read" in result.stderr
+    tables["csv"] = pd.read_csv(tmp_path / "out.csv")
+    tables["jsonl"] = pd.read_json(tmp_path / "out.jsonl", lines=True)
+    tables["parquet"] = pd.read_parquet(tmp_path / "out.parquet")
+    names = [str(photos / "ant" / f"{n}.png") for n in range(10)] + [str(tmp_path / "broken.jpg")]
+    names += [str(photos / "bee" / f"{n}.png") for n in range(3)] + listed.split()
+    for table in tables.values():
+        assert table["path"].tolist() == names
+        assert table["label"].fillna("").tolist() == ["ant"] * 10 + [""] + ["bee"] * 3 + ["cat", ""]
+        assert table["error"].fillna("")[15] == "no such file"
+        assert table["probability"].round(4).equals(tables["parquet"]["probability"].round(4))
+        assert table.columns.tolist()[:4] == ["path", "label", "probability", "error"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "out.csv", "out.jsonl", "out.parquet"]
+
+
+def test_predict_prints_csv_or_json_lines(finished):
+    run, photos = finished
+    result = headstart("predict", run, photos / "cat" / "1.png", "--top-k", "2")
+    header, row = result.stdout.splitlines()
+    assert header == "path,label,probability,error,label_2,probability_2"
+    assert row.startswith(f"{photos / 'cat' / '1.png'},cat,0.")
+    lines = headstart("predict", run, photos / "cat", "--json").stdout.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["cat"] * 10
+
+
+def test_predict_of_nothing_readable_exits_with_2(finished, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    result = headstart("predict", finished[0], tmp_path / "broken.jpg")
+    assert result.returncode == 2 and "none of the photos could be read" in result.stderr
+    assert len(result.stdout.splitlines()) == 2  # the row with its error is there all the same
+
+
+def test_evaluate_measures_and_refuses_unknown_classes(finished, tmp_path):
+    run, photos = finished
+    result = headstart("evaluate", run, photos, "--json", "-o", tmp_path / "measured")
+    metrics = json.loads(result.stdout)
+    assert metrics["photos"] == 30 and metrics["accuracy"] == 1.0 and metrics["unreadable"] == 0
+    written = {path.name for path in (tmp_path / "measured").iterdir()}
+    assert written == {"metrics.json", "predictions.csv", "problems.csv", "confusion.png"}
+    other = make_photos(tmp_path / "other", ("ant", "Bee"), 2)
+    message = refused(headstart("evaluate", run, other))
+    assert "has classes that the classifier does not know: 'Bee'; expected only 'ant', 'bee', 'cat'" in message
+
+
+def test_report_is_made_again_from_the_files_alone(finished):
+    run, _ = finished
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert headstart("report", run).stdout == f"{run / 'report.html'}\n"
+    assert (run / "report.html").read_text() == before
+
+
+def test_cache_shows_its_size_and_clears(photos, tmp_path):
+    cache = tmp_path / "cache"
+    arguments = [photos, *SMALL, "--unfreeze", "0", "--cache", cache]
+    assert headstart("train", *arguments, "-o", tmp_path / "run").returncode == 0
+    (cache / "mine.txt").write_text("not headstart's")
+    sizes = json.loads(headstart("cache", "--cache", cache, "--json").stdout)
+    assert sizes["folder"] == str(cache) and sizes["bytes"]["activations"] > 30 * 1280 * 2
+    shown = headstart("cache", "--clear", "--cache", cache).stdout.splitlines()
+    assert shown == [str(cache), "  total        0.0 MB"]
+    assert [path.name for path in cache.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("moment", ["embedding", "fine-tuning"])
+def test_a_killed_run_resumes_to_the_same_numbers(photos, tmp_path, moment):
+    """SIGKILL in the middle, then the same command: what was done is kept, and the end is the same."""
+    arguments = ["train", str(photos), "--image-size", "64", "--epochs", "6", "--num-views", "3", "--patience", "6"]
+    whole = headstart(*arguments, "-o", tmp_path / "whole", "--cache", tmp_path / "cache whole", "--json")
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    command = [sys.executable, "-m", "headstart", *arguments, "-o", str(run), "--cache", str(cache)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        embedded = any(file.stat().st_size > 1000 for file in cache.glob("activations/*/*.rows.open"))
+        tuned = any(run.glob("checkpoints/*.safetensors"))
+        if (embedded and moment == "embedding") or (tuned and moment == "fine-tuning"):
+            break
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "metrics.json").exists()
+    resumed = headstart(*arguments, "-o", run, "--cache", cache, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    if moment == "fine-tuning":
+        assert "Embedding   0 photos, 30 were in the store" in resumed.stderr
+    first, second = json.loads(whole.stdout), json.loads(resumed.stdout)
+    for part in ("validation", "test", "kept"):
+        assert first[part] == second[part]
+    histories = [pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in (tmp_path / "whole", run)]
+    assert histories[0].equals(histories[1])
+
+
+def test_two_processes_share_a_cache_and_not_a_run(photos, tmp_path):
+    command = [sys.executable, "-m", "headstart", "train", str(photos), *SMALL, "--cache", str(tmp_path / "cache")]
+    outputs = [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    processes = []
+    for output in outputs:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen([*command, "-o", str(output), "--json"], **options))
+    results = [process.communicate(timeout=240) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert codes[1] == 0
+    assert sorted([codes[0], codes[2]]) in ([0, 0], [0, 2])  # the second on one run waits for no one, or came late
+    loser = next((error for (_, error), code in zip(results, codes, strict=True) if code == 2), "")
+    assert not loser or "another process is working on this run" in loser
+    numbers = [json.loads(output)["test"] for (output, _), code in zip(results, codes, strict=True) if code == 0]
+    assert all(number == numbers[0] for number in numbers)
+
+
+@pytest.mark.parametrize("name", ["spa ce ünï", "$dollar$ & <b>", "-dash"])
+def test_odd_class_and_file_names_survive(tmp_path, name):
+    root = make_photos(tmp_path / "photos", (name, "plain"), 8)
+    Image.new("RGB", (30, 30), "red").save(root / name / 'it\'s, "quoted".png')
+    result = headstart("train", root, "-o", tmp_path / "run", *SMALL, "--unfreeze", "0", "--json")
+    assert result.returncode == 0, result.stderr
+    assert {row["class"] for row in json.loads(result.stdout)["test"]["per_class"]} == {name, "plain"}
+    catalog = pd.read_csv(tmp_path / "run" / "catalog.csv")
+    assert f'{name}/it\'s, "quoted".png' in set(catalog["path"])
+    assert "<b>" not in (tmp_path / "run" / "report.html").read_text()

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headstart.console import Console
+from headstart.network.backbones import BACKBONES, build
+from headstart.network.cut import boundary_before_last_blocks, last_boundary, prefix
+from headstart.network.weights import load_pretrained
+from headstart.photos.catalog import file_digest, photo_files
+from headstart.photos.decode import decode
+from headstart.photos.views import augmented_view, evaluation_view
+from headstart.training.embedding import Embedder, Photo
+from headstart.training.engines import choose_engine
+
+LITE0 = BACKBONES["lite0"]
+PREPROCESSING = LITE0.preprocessing("squash", 32)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = build(LITE0, 3)
+    load_pretrained(network, LITE0)
+    return network
+
+
+def new_embedder(network, root: Path, cache: Path, engine="auto", seed=0) -> Embedder:
+    boundaries = (boundary_before_last_blocks(network, 1), last_boundary(network))
+    identity = {"backbone": "lite0", "weights": LITE0.sha256}
+    return Embedder(root, network, identity, boundaries, PREPROCESSING, "photo", seed, choose_engine(engine), cache)
+
+
+def photos_below(root: Path) -> list[Photo]:
+    from collections import Counter
+
+    return [Photo(str(file.relative_to(root)), file_digest(file)) for file in photo_files(root, Counter())]
+
+
+def expected(network, boundary: int, pixels) -> np.ndarray:
+    with torch.inference_mode():
+        images = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()
+        return prefix(network, boundary, PREPROCESSING)(images)[0].numpy()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_the_store_holds_what_the_network_computes(network, photos, tmp_path, engine):
+    embedder = new_embedder(network, photos, tmp_path / "cache", engine)
+    items = photos_below(photos)[:7]  # not a whole number of batches
+    problems, computed = embedder.embed(items, range(3), QUIET, "")
+    assert len(problems) == 0 and computed == 21
+    for boundary in embedder.shelves:
+        for view in range(3):
+            stored = embedder.rows(items, view, boundary).take(slice(None)).astype(np.float32)
+            for item, found in zip(items, stored, strict=True):
+                photo = decode((photos / item.name).read_bytes(), 1000)
+                if view:
+                    pixels = augmented_view(photo, PREPROCESSING, "photo", 0, item.digest, view)
+                else:
+                    pixels = evaluation_view(photo, PREPROCESSING)
+                wanted = expected(network, boundary, pixels)
+                assert np.abs(found - wanted).max() <= 2e-3 * np.abs(wanted).max()
+
+
+def test_a_second_run_embeds_nothing_and_new_photos_embed_only_themselves(network, photos, tmp_path):
+    items = photos_below(photos)
+    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), QUIET, "")[1] == 30
+    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), QUIET, "")[1] == 0
+    Image.new("RGB", (20, 20), "red").save(photos / "ant" / "new.png")
+    Image.new("RGB", (20, 20), "blue").save(photos / "ant" / "3.png")  # a changed file
+    assert new_embedder(network, photos, tmp_path / "c").embed(photos_below(photos), range(1), QUIET, "")[1] == 2
+    # Another view, seed or engine is something else.
+    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1, 2), QUIET, "")[1] == 30
+    assert new_embedder(network, photos, tmp_path / "c", seed=1).embed(items, range(2), QUIET, "")[1] == 30
+
+
+def test_numbers_do_not_depend_on_order_or_neighbours(network, photos, tmp_path):
+    items = photos_below(photos)
+    stored = []
+    for name, order in (("a", items), ("b", items[::-1]), ("c", items[:1] + items[5:] + items[1:5])):
+        embedder = new_embedder(network, photos, tmp_path / name)
+        embedder.embed(order, range(2), QUIET, "")
+        stored.append([embedder.rows(items, view, embedder.features_boundary).take(slice(None)) for view in range(2)])
+    assert np.array_equal(stored[0], stored[1]) and np.array_equal(stored[0], stored[2])
+
+
+def test_unreadable_photos_are_named_with_all_their_copies(network, photos, tmp_path):
+    for name in ("ant/broken.jpg", "bee/copy.jpg"):
+        (photos / name).write_bytes(b"<html>not a photo</html>")
+    (photos / "ant" / "twin.png").write_bytes((photos / "ant" / "0.png").read_bytes())
+    embedder = new_embedder(network, photos, tmp_path / "c")
+    problems, computed = embedder.embed(photos_below(photos), range(1), QUIET, "")
+    assert problems["path"].tolist() == ["ant/broken.jpg", "bee/copy.jpg"]
+    assert set(problems["problem"]) == {"unreadable"}
+    assert "not an image" in problems["detail"][0]
+    assert computed == 30  # the twin is not computed twice
+
+
+def test_training_the_network_afterwards_does_not_change_what_is_embedded(network, photos, tmp_path):
+    import copy
+
+    trained = copy.deepcopy(network)
+    embedder = new_embedder(trained, photos, tmp_path / "c")
+    with torch.no_grad():
+        trained.conv_head.weight.zero_()
+    items = photos_below(photos)[:2]
+    embedder.embed(items, range(1), QUIET, "")
+    found = embedder.rows(items, 0, embedder.features_boundary).take(slice(None))
+    photo = decode((photos / items[0].name).read_bytes(), 1000)
+    wanted = expected(network, embedder.features_boundary, evaluation_view(photo, PREPROCESSING))
+    assert np.abs(found[0] - wanted).max() <= 2e-3 * np.abs(wanted).max()

@@ -1,0 +1,178 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.network.backbones import BACKBONES, build
+from headstart.network.cut import boundary_before_last_blocks, prefix, suffix
+from headstart.network.weights import load_pretrained
+from headstart.training import finetuning as module
+from headstart.training.finetuning import (
+    FineTuning,
+    ViewRows,
+    fine_tune,
+    interpolated,
+    load_state,
+    suffix_logits,
+    trained_state,
+)
+from headstart.training.store import Shelf, row_key
+
+LITE0 = BACKBONES["lite0"]
+PREPROCESSING = LITE0.preprocessing("squash", 64)
+NUM_PHOTOS, NUM_VIEWS = 24, 2
+WEIGHTS = np.ones(3, np.float32)
+LABELS = np.arange(NUM_PHOTOS) % 3
+SETTINGS = FineTuning(epochs=3, batch_size=4, learning_rate=1e-3, head_learning_rate=1e-3, patience=5)
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = build(LITE0, 3)
+    load_pretrained(network, LITE0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """Views of photos: (views, photos, 3, 64, 64); the classes differ in colour."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 128, (NUM_VIEWS, NUM_PHOTOS, 3, 64, 64), generator=generator).float()
+    for number, label in enumerate(LABELS):
+        pixels[:, number, label] += 60
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def rows(network, pixels, tmp_path_factory):
+    """The stored activations of each view at the boundary before the last block."""
+    boundary = boundary_before_last_blocks(network, 1)
+    frozen = prefix(network, boundary, PREPROCESSING)
+    with torch.inference_mode():
+        activations = [frozen(view).numpy() for view in pixels]
+    shelf = Shelf(tmp_path_factory.mktemp("store"), {}, activations[0].shape[1:])
+    for view, values in enumerate(activations):
+        with shelf.writer() as writer:
+            writer.append([row_key(str(n), str(view)) for n in range(NUM_PHOTOS)], values)
+    return [shelf.rows([row_key(str(n), str(view)) for n in range(NUM_PHOTOS)]) for view in range(NUM_VIEWS)]
+
+
+def new_suffix(network):
+    copied = copy.deepcopy(network)
+    return suffix(copied, boundary_before_last_blocks(copied, 1), dropout_rate=0.2)
+
+
+def tune(network, rows, checkpoint, settings=SETTINGS, on_epoch=lambda epoch: None):
+    trainable = new_suffix(network)
+    best, history = fine_tune(
+        trainable, ViewRows(rows), LABELS, rows[0], LABELS, WEIGHTS, settings, 7, checkpoint, on_epoch
+    )
+    return trainable, best, history
+
+
+class FloatRows:
+    """Rows in float32: held in memory, or recomputed from the pixels through the prefix at every use."""
+
+    def __init__(self, pixels, frozen, recompute):
+        self._compute = lambda photo: frozen(pixels[photo : photo + 1])[0]
+        with torch.inference_mode():
+            self._held = None if recompute else np.stack([self._compute(n).numpy() for n in range(len(pixels))])
+            self.shape = (len(pixels), *self._compute(0).shape)
+        self.recomputed = 0
+
+    def __len__(self):
+        return self.shape[0]
+
+    @torch.inference_mode()
+    def take(self, indices):
+        if self._held is not None:
+            return self._held[indices]
+        photos = np.arange(len(self))[indices]
+        self.recomputed += len(photos)
+        return np.stack([self._compute(photo).numpy() for photo in photos])
+
+
+def test_stored_activations_train_as_recomputed_ones_do(network, pixels, tmp_path):
+    """Fine-tuning from float32 activations gives the weights that recomputing the prefix gives, to the bit."""
+    frozen = prefix(network, boundary_before_last_blocks(network, 1), PREPROCESSING)
+    ends, recomputed = [], []
+    for recompute in (False, True):
+        rows = [FloatRows(view, frozen, recompute) for view in pixels]
+        settings = FineTuning(epochs=1, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3)
+        trainable, _, history = tune(network, rows, tmp_path / f"{recompute}.safetensors", settings)
+        ends.append((trained_state(trainable), history[0].train_loss))
+        recomputed.append(sum(view.recomputed for view in rows))
+    assert recomputed == [0, 2 * NUM_PHOTOS]  # each photo once to train, once to validate
+    start = trained_state(new_suffix(network))
+    assert max(float((ends[0][0][name] - start[name]).abs().max()) for name in start) > 1e-3
+    assert ends[0][1] == ends[1][1]
+    assert all(torch.equal(ends[0][0][name], ends[1][0][name]) for name in start)
+
+
+def test_it_learns_and_writes_its_history(network, rows, tmp_path):
+    trainable, best, history = tune(network, rows, tmp_path / "c.safetensors")
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert history[-1].train_loss < history[0].train_loss
+    load_state(trainable, best)
+    accuracy = float((suffix_logits(trainable, rows[0]).argmax(axis=1) == LABELS).mean())
+    assert accuracy == max(epoch.validation_accuracy for epoch in history) > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights(network, rows, tmp_path):
+    _, first, _ = tune(network, rows, tmp_path / "a.safetensors")
+    _, second, _ = tune(network, rows, tmp_path / "b.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_run_that_resumes_ends_where_an_uninterrupted_one_does(network, rows, tmp_path):
+    whole, best, history = tune(network, rows, tmp_path / "whole.safetensors")
+
+    def interrupt(epoch):
+        if epoch.epoch == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        tune(network, rows, tmp_path / "part.safetensors", on_epoch=interrupt)
+    seen = []
+    resumed, best_resumed, history_resumed = tune(network, rows, tmp_path / "part.safetensors", on_epoch=seen.append)
+    assert [epoch.epoch for epoch in seen] == [1, 2, 3]
+    for ours, theirs in zip(history_resumed, history, strict=True):
+        assert ours.validation_loss == theirs.validation_loss and ours.train_loss == theirs.train_loss
+    assert all(torch.equal(best[name], best_resumed[name]) for name in best)
+    ends = [dict(network.named_parameters()) for network in (whole, resumed)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_training_stops_when_the_validation_loss_stalls(network, rows, tmp_path):
+    settings = FineTuning(epochs=30, batch_size=8, learning_rate=0.05, head_learning_rate=0.05, patience=2)
+    _, _, history = tune(network, rows, tmp_path / "c.safetensors", settings)
+    losses = [epoch.validation_loss for epoch in history]
+    assert len(losses) < 30
+    assert min(losses[-2:]) >= min(losses[:-2])
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    settings = FineTuning(epochs=4, warmup_epochs=1)
+    shares = [module._schedule(step, 10, settings) for step in range(40)]
+    assert shares[0] == pytest.approx(1 / 11)
+    assert shares[:11] == sorted(shares[:11]) and max(shares) == shares[10] == 1
+    assert shares[10:] == sorted(shares[10:], reverse=True) and shares[-1] < 0.01
+
+
+def test_interpolation_meets_both_ends():
+    start, end = {"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}
+    assert interpolated(start, end, 0.0)["w"].tolist() == [0, 2]
+    assert interpolated(start, end, 0.5)["w"].tolist() == [0.5, 3]
+    assert interpolated(start, end, 1.0)["w"].tolist() == [1, 4]
+
+
+def test_views_are_picked_for_each_photo(rows):
+    taken = ViewRows(rows).take(np.array([3, 1, 3]), np.array([1, 0, 0]))
+    assert taken.dtype == torch.float32
+    for found, (photo, view) in zip(taken, [(3, 1), (1, 0), (3, 0)], strict=True):
+        assert np.array_equal(found.numpy(), rows[view].take(np.array([photo]))[0].astype(np.float32))
