@@ -32,6 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _cache_of_the_session(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_CACHE", str(cache))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes that tests start
 
 
 @pytest.fixture(scope="session")

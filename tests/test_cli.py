@@ -1,27 +1,53 @@
 """The command line as a user meets it: real processes, real files."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from headstart.cli import main
 from making import make_photos
 
 SMALL = ["--image-size", "64", "--epochs", "2", "--num-views", "2"]
 
 
-def headstart(*arguments, **options) -> subprocess.CompletedProcess:
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def process(*arguments, **options) -> subprocess.CompletedProcess:
+    """Run the command line as a process of its own."""
     command = [sys.executable, "-m", "headstart", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
 
 
-def refused(result: subprocess.CompletedProcess) -> str:
+@pytest.fixture
+def headstart(capsys, monkeypatch):
+    """Run the command line in this process, which saves the seconds that PyTorch takes to import."""
+
+    def run(*arguments, input="") -> Result:
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def refused(result: Result) -> str:
     """A user's mistake: exit code 2, one or two lines, no traceback, nothing on standard output."""
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
@@ -43,12 +69,12 @@ def test_help_tells_what_a_command_does_without_heavy_imports(command):
     assert "HEAVY []" in result.stdout
 
 
-def test_version():
+def test_version(headstart):
     assert headstart("--version").stdout == "headstart 0.1.0\n"
 
 
 def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp_path):
-    result = headstart("train", photos, "-o", tmp_path / "run", *SMALL)
+    result = process("train", photos, "-o", tmp_path / "run", *SMALL)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     starts = ["Photos", "Network", "Engine", "Embedding", "Split", "Probe", "Fine-tuning", "Kept", "Validation", "Test"]
@@ -57,7 +83,7 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
     assert "30 photos in 3 classes, 10 to 10 a class" in result.stdout
     assert lines[-1] == f"Classifier  {tmp_path / 'run' / 'classifier'}"
     assert result.stderr == ""
-    quiet = headstart("train", photos, "-o", tmp_path / "run", *SMALL, "--quiet", "--json")
+    quiet = process("train", photos, "-o", tmp_path / "run", *SMALL, "--quiet", "--json")
     assert json.loads(quiet.stdout)["test"]["photos"] == 6
     assert quiet.stderr == ""
 
@@ -80,19 +106,20 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_told_in_two_lines(arguments, message, finished, tmp_path):
+def test_mistakes_are_told_in_two_lines(headstart, arguments, message, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     places = {"PHOTOS": str(finished[1]), "RUN": str(finished[0])}
-    result = headstart(*[places.get(argument, argument) for argument in arguments], cwd=tmp_path)
+    result = headstart(*[places.get(argument, argument) for argument in arguments])
     assert message in refused(result)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-def test_unknown_options_exit_with_2():
+def test_unknown_options_exit_with_2(headstart):
     result = headstart("train", "--no-such-option")
     assert result.returncode == 2 and "No such option" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_predict_writes_every_format_alike(finished, tmp_path):
+def test_predict_writes_every_format_alike(headstart, finished, tmp_path):
     run, photos = finished
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     arguments = [photos / "ant", tmp_path / "broken.jpg", f"{photos}/bee/[0-2].png", "-"]
@@ -116,7 +143,7 @@ def test_predict_writes_every_format_alike(finished, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "out.csv", "out.jsonl", "out.parquet"]
 
 
-def test_predict_prints_csv_or_json_lines(finished):
+def test_predict_prints_csv_or_json_lines(headstart, finished):
     run, photos = finished
     result = headstart("predict", run, photos / "cat" / "1.png", "--top-k", "2")
     header, row = result.stdout.splitlines()
@@ -126,14 +153,14 @@ def test_predict_prints_csv_or_json_lines(finished):
     assert [json.loads(line)["label"] for line in lines] == ["cat"] * 10
 
 
-def test_predict_of_nothing_readable_exits_with_2(finished, tmp_path):
+def test_predict_of_nothing_readable_exits_with_2(headstart, finished, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     result = headstart("predict", finished[0], tmp_path / "broken.jpg")
     assert result.returncode == 2 and "none of the photos could be read" in result.stderr
     assert len(result.stdout.splitlines()) == 2  # the row with its error is there all the same
 
 
-def test_evaluate_measures_and_refuses_unknown_classes(finished, tmp_path):
+def test_evaluate_measures_and_refuses_unknown_classes(headstart, finished, tmp_path):
     run, photos = finished
     result = headstart("evaluate", run, photos, "--json", "-o", tmp_path / "measured")
     metrics = json.loads(result.stdout)
@@ -145,7 +172,7 @@ def test_evaluate_measures_and_refuses_unknown_classes(finished, tmp_path):
     assert "has classes that the classifier does not know: 'Bee'; expected only 'ant', 'bee', 'cat'" in message
 
 
-def test_report_is_made_again_from_the_files_alone(finished):
+def test_report_is_made_again_from_the_files_alone(headstart, finished):
     run, _ = finished
     before = (run / "report.html").read_text()
     (run / "report.html").unlink()
@@ -153,7 +180,7 @@ def test_report_is_made_again_from_the_files_alone(finished):
     assert (run / "report.html").read_text() == before
 
 
-def test_cache_shows_its_size_and_clears(photos, tmp_path):
+def test_cache_shows_its_size_and_clears(headstart, photos, tmp_path):
     cache = tmp_path / "cache"
     arguments = [photos, *SMALL, "--unfreeze", "0", "--cache", cache]
     assert headstart("train", *arguments, "-o", tmp_path / "run").returncode == 0
@@ -169,21 +196,21 @@ def test_cache_shows_its_size_and_clears(photos, tmp_path):
 def test_a_killed_run_resumes_to_the_same_numbers(photos, tmp_path, moment):
     """SIGKILL in the middle, then the same command: what was done is kept, and the end is the same."""
     arguments = ["train", str(photos), "--image-size", "64", "--epochs", "6", "--num-views", "3", "--patience", "6"]
-    whole = headstart(*arguments, "-o", tmp_path / "whole", "--cache", tmp_path / "cache whole", "--json")
+    whole = process(*arguments, "-o", tmp_path / "whole", "--cache", tmp_path / "cache whole", "--json")
     cache, run = tmp_path / "cache", tmp_path / "run"
     command = [sys.executable, "-m", "headstart", *arguments, "-o", str(run), "--cache", str(cache)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while victim.poll() is None and time.monotonic() < deadline:
         embedded = any(file.stat().st_size > 1000 for file in cache.glob("activations/*/*.rows.open"))
         tuned = any(run.glob("checkpoints/*.safetensors"))
         if (embedded and moment == "embedding") or (tuned and moment == "fine-tuning"):
             break
         time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
     assert not (run / "metrics.json").exists()
-    resumed = headstart(*arguments, "-o", run, "--cache", cache, "--json")
+    resumed = process(*arguments, "-o", run, "--cache", cache, "--json")
     assert resumed.returncode == 0, resumed.stderr
     if moment == "fine-tuning":
         assert "Embedding   0 photos, 30 were in the store" in resumed.stderr
@@ -212,7 +239,7 @@ def test_two_processes_share_a_cache_and_not_a_run(photos, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["spa ce ünï", "$dollar$ & <b>", "-dash"])
-def test_odd_class_and_file_names_survive(tmp_path, name):
+def test_odd_class_and_file_names_survive(headstart, tmp_path, name):
     root = make_photos(tmp_path / "photos", (name, "plain"), 8)
     Image.new("RGB", (30, 30), "red").save(root / name / 'it\'s, "quoted".png')
     result = headstart("train", root, "-o", tmp_path / "run", *SMALL, "--unfreeze", "0", "--json")

@@ -109,8 +109,7 @@ def train(
 
         catalog, seconds = _embed_photos(catalog, embedder, console)
         catalog = _split(catalog, recipe, console)
-        folder.write_table(folder.catalog, catalog.photos)
-        folder.write_table(folder.problems, catalog.problems)
+        folder.begin(recipe, catalog)
         seconds += _embed_views(catalog, embedder, recipe, console)
         data = _Data(catalog, embedder, boundary, recipe.num_views)
         weights = _weights(data, recipe, console)

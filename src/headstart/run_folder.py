@@ -49,6 +49,12 @@ class RunFolder:
             )
         return True
 
+    def begin(self, recipe: Recipe, catalog: Catalog) -> None:
+        """Write the recipe, the catalog and its problems: from here on the run can be resumed."""
+        write_text(self.recipe, recipe.to_toml())
+        self.write_table(self.catalog, catalog.photos)
+        self.write_table(self.problems, catalog.problems)
+
     def read_metrics(self) -> dict[str, Any]:
         """Read `metrics.json`."""
         metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
@@ -87,11 +93,16 @@ def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
-        with lock:
-            if not folder.recipe.exists():
-                write_text(folder.recipe, recipe.to_toml())
-            yield folder
+        lock = path / ".lock"
+        with FileLock(lock, timeout=0):
+            try:
+                yield folder
+            finally:
+                if not folder.recipe.exists():
+                    # Nothing was begun, so nothing stays: a mended command may use the same folder.
+                    lock.unlink(missing_ok=True)
+                    if not any(path.iterdir()):
+                        path.rmdir()
     except Timeout:
         raise HeadstartError(f"-o {path}: another process is working on this run.", "Wait for it to end.") from None
     except PermissionError as error:
