@@ -1,4 +1,9 @@
-"""What the benchmarks share: alternating contestants, summaries, tables, and a description of the machine."""
+"""What the benchmarks share: alternating contestants, summaries, tables, and a description of the machine.
+
+Where other work runs on the same cores, set `OMP_WAIT_POLICY=passive`: PyTorch's threads wait for each other at every
+layer, by default spinning, which then slows PyTorch by up to ten times and says nothing of the contestants. The reports
+show how it was set.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+WAIT_POLICY = "OMP_WAIT_POLICY"
 PACKAGES = ("torch", "openvino", "timm", "pillow", "headstart")
 
 
@@ -70,8 +76,9 @@ def report(title: str, parts: Sequence[str], packages: Sequence[str] = ()) -> No
 
 def command() -> str:
     """Return the command line that is running, with the last part of each path only."""
+    setting = [f"{WAIT_POLICY}={os.environ[WAIT_POLICY]}"] if WAIT_POLICY in os.environ else []
     shown = [Path(argument).name if Path(argument).exists() else argument for argument in sys.argv[1:]]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
+    return " ".join([*setting, "python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
 
 
 def machine() -> str:

@@ -18,7 +18,7 @@ epochs. Both totals are from start to finish, of A and B including the start of 
 
 C takes long: unless `--full` is given, a few epochs of each stage are timed and multiplied.
 
-python benchmarks/train_against_example.py PHOTOS [--full]
+OMP_WAIT_POLICY=passive python benchmarks/train_against_example.py PHOTOS [--full]
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Result:
 
 def main() -> None:
     options = _options()
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         example = ["--head", "example", "--epochs", str(options.epochs_tuned), "--patience", str(options.epochs_tuned)]
@@ -97,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--measured-epochs", type=int, default=2, help="of each stage of C, then multiplied (2)")
     parser.add_argument("--full", action="store_true", help="run every epoch of C, which also gives its accuracy")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (224)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of C (PyTorch's own choice)")
     parser.add_argument("--channels-last", action="store_true", help="C in channels_last, unlike the usual script")
     return parser.parse_args()
 

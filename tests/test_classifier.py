@@ -29,7 +29,7 @@ def test_it_carries_all_that_it_needs(finished, classifier):
     assert record["class_names"] == classifier.class_names == ["ant", "bee", "cat"]
     assert record["preprocessing"] == {
         "image_size": 64,
-        "resize_policy": "squash",
+        "resize_policy": "crop",
         "interpolation": "bicubic",
         "mean": [127.0, 127.0, 127.0],
         "std": [128.0, 128.0, 128.0],

@@ -80,7 +80,7 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="lite0, lite1 or lite2.", show_default="lite0")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="the backbone's own")] = None,
     resize_policy: Annotated[
-        ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="squash")
+        ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
     ] = None,
     unfreeze: Annotated[
         int | None,

@@ -28,7 +28,7 @@ class Recipe(BaseModel):
     photos: str
     backbone: str = "lite0"
     image_size: int | None = Field(None, ge=32, le=1024, description="pixels; the backbone's own where left out")
-    resize_policy: ResizePolicy = "squash"
+    resize_policy: ResizePolicy = "crop"
     seed: int = Field(0, ge=0, lt=2**32)
     validation_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.15, gt=0, lt=1)

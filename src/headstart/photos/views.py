@@ -36,7 +36,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int = Field(ge=32, le=1024)
-    resize_policy: ResizePolicy = "squash"
+    resize_policy: ResizePolicy = "crop"
     interpolation: Literal["bicubic"] = "bicubic"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

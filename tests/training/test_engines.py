@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from headstart import HeadstartError
+from headstart.training import engines as module
+from headstart.training.engines import choose_engine, open_engine
+
+
+class Sums(nn.Module):
+    """Two outputs that tell which picture they came from."""
+
+    def forward(self, pixels):
+        return pixels.mean(dim=(2, 3)), pixels[:, :1, :2, :2] * 2.0
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_outputs_come_in_order_with_their_tags_whatever_the_batch(name, tmp_path):
+    engine = open_engine(choose_engine(name), Sums().eval(), 8, tmp_path)
+    sizes = [engine.batch_size, 1, engine.batch_size, 2]
+    ends = np.cumsum(sizes)
+    pixels = np.concatenate([PIXELS] * 3)[: ends[-1]]
+    batches = [(f"batch {n}", pixels[end - size : end]) for n, (end, size) in enumerate(zip(ends, sizes, strict=True))]
+    found = list(engine.run(iter(batches)))
+    assert [tag for tag, _ in found] == ["batch 0", "batch 1", "batch 2", "batch 3"]
+    for (_, given), (_, (means, corners)) in zip(batches, found, strict=True):
+        assert means.dtype == np.float32
+        assert np.allclose(means, given.mean(axis=(1, 2)), atol=1e-3)
+        assert np.allclose(corners[:, 0], 2.0 * given[:, :2, :2, 0], atol=1e-3)
+    assert list(engine.run(iter([]))) == []
+
+
+def test_a_converted_network_is_kept_and_found_again(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(factor))
+
+        def forward(self, pixels):
+            return (pixels.mean(dim=(2, 3)) * self.factor,)
+
+    for factor, count in ((1.0, 1), (1.0, 1), (2.0, 2)):
+        engine = open_engine(choose_engine("openvino"), Scaled(factor).eval(), 8, tmp_path)
+        [(_, (means,))] = engine.run([(0, PIXELS[:1])])
+        assert np.allclose(means, factor * PIXELS[:1].mean(axis=(1, 2)), atol=1e-2)
+        assert len(list(tmp_path.glob("engines/*/model.xml"))) == count
+
+
+def test_the_torch_engine_leaves_the_network_as_it_was():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    engine = module._TorchEngine(choose_engine("torch"), network)
+    list(engine.run([(0, PIXELS[:2])]))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert network[0].weight.is_contiguous()
+
+
+def test_the_choice_and_its_reason_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(module, "_openvino_has_bfloat16", lambda: True)
+    choice = choose_engine()
+    assert (choice.name, choice.precision) == ("openvino", "bfloat16")
+    assert str(choice).startswith("openvino on cpu, bfloat16 (no GPU, and OpenVINO")
+    monkeypatch.setattr(module, "_openvino_has_bfloat16", lambda: False)
+    assert choose_engine().precision == "float32"
+    assert str(choose_engine("torch")) == "torch on cpu, float32 (asked for)"
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert str(choose_engine()) == "torch on cpu, float32 (OpenVINO is not installed)"
+    with pytest.raises(HeadstartError, match="--engine openvino: OpenVINO is not installed"):
+        choose_engine("openvino")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert str(choose_engine()) == "torch on cuda, float16 (a CUDA GPU is here)"
