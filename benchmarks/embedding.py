@@ -78,8 +78,8 @@ def main() -> None:
     ]
     facts = (
         f"{len(photos):,} photos, {backbone.name} at {preprocessing.image_size} pixels, engine {choose_engine()}; "
-        f"PyTorch: {torch.get_num_threads()} threads, {options.workers} workers, batches of {options.batch_size} (plain) "
-        f"and {TUNED_BATCH_SIZE} (tuned). "
+        f"PyTorch: {torch.get_num_threads()} threads, {options.workers} workers, batches of {options.batch_size}, "
+        f"tuned {TUNED_BATCH_SIZE}. "
         f"Median (least-greatest) of {options.repeats} rounds; ratios are taken round by round."
     )
     report("Embedding", [facts, table(["", "photos/s", "Headstart's speed / this"], rows)])
@@ -178,9 +178,7 @@ def _pytorch(
     pooled = ActivationsAt(network, (last_boundary(network),), preprocessing).to(memory_format=memory_format)
     dataset = _PhotoDataset([root / photo.name for photo in photos], preprocessing)
     order: list[int] = []
-    loader = DataLoader(
-        dataset, options.batch_size, sampler=order, num_workers=options.workers, persistent_workers=True
-    )
+    loader = DataLoader(dataset, batch_size, sampler=order, num_workers=workers, persistent_workers=workers > 0)
 
     @torch.inference_mode()
     def embed() -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -285,12 +285,11 @@ def options(
 
 def main() -> None:
     """Run the command line: user errors are told in a line or two, with exit code 2."""
-    _guarded(app)
+    from headstart.training.process import let_idle_threads_sleep
 
-
-def _guarded(command: Callable[[], None]) -> None:
+    let_idle_threads_sleep()
     try:
-        command()
+        app()
     except HeadstartError as error:
         print(f"headstart: {error}", file=sys.stderr)
         sys.exit(2)
@@ -298,6 +297,3 @@ def _guarded(command: Callable[[], None]) -> None:
         # The reader of our output has gone, as `head` does: nothing is wrong, and nothing more can be said.
         sys.stderr.close()
         sys.exit(0)
-    except KeyboardInterrupt:
-        print("headstart: interrupted; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)

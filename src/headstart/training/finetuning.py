@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from headstart.atomic import written_whole
 from headstart.network.cut import set_trainable
-from headstart.training.allocator import keep_large_buffers
 from headstart.training.probe import Floats, Labels, loss_and_accuracy
+from headstart.training.process import keep_large_buffers
 from headstart.training.store import StoredRows
 
 State = dict[str, torch.Tensor]
