@@ -188,7 +188,10 @@ def predict(
 
     _use_cache(cache)
     loaded = load(classifier, engine.value)
-    counts = predict_to(loaded, _listed_paths(paths), output, top_k, Console(quiet, sys.stderr), as_json)
+    # Listed first, so that a mistake in them is told before any row and the bar knows its end; not so the paths on
+    # standard input, of which there may be no end.
+    names = _listed_paths(paths) if "-" in paths else list(_listed_paths(paths))
+    counts = predict_to(loaded, names, output, top_k, Console(quiet, sys.stderr), as_json)
     if counts.unreadable == counts.photos:
         raise HeadstartError("none of the photos could be read; see the column error.", "Check the paths.")
 

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,21 @@ def test_a_converted_network_is_kept_and_found_again(tmp_path):
         [(_, (means,))] = engine.run([(0, PIXELS[:1])])
         assert np.allclose(means, factor * PIXELS[:1].mean(axis=(1, 2)), atol=1e-2)
         assert len(list(tmp_path.glob("engines/*/model.xml"))) == count
+
+
+def test_conversion_reports_to_no_one(tmp_path, monkeypatch):
+    import openvino_telemetry
+
+    sent = []
+    monkeypatch.setattr(openvino_telemetry.Telemetry, "send_event", lambda self, *event, **more: sent.append(event))
+    open_engine(choose_engine("openvino"), Sums().eval(), 8, tmp_path)
+    assert len(list(tmp_path.glob("engines/*/model.xml"))) == 1 and sent == []
+    import openvino
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        openvino.convert_model(Sums().eval(), example_input=torch.zeros(1, 3, 8, 8))
+    assert sent != []  # it would have, by the usual way
 
 
 def test_the_torch_engine_leaves_the_network_as_it_was():

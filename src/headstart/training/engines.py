@@ -157,6 +157,8 @@ def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path
 
 def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path) -> None:
     import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     from openvino.preprocess import PrePostProcessor
 
     from headstart.atomic import folder_written_whole
@@ -165,7 +167,10 @@ def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path)
     with warnings.catch_warnings():
         # OpenVINO traces with torch.jit, which PyTorch has deprecated, and traced shape checks warn.
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(network, example_input=example)
+        # What openvino.convert_model does, less its telemetry: nothing that runs here reports to anyone.
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(network, example_input=example)  # the frontend does not keep it alive
+        model = frontend.convert(frontend.load(decoder))
     model.reshape([batch_size, 3, image_size, image_size])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
