@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -78,9 +79,24 @@ def choose_engine(wanted: Literal["auto", "openvino", "torch"] = "auto") -> Engi
 
 
 def _openvino_has_bfloat16() -> bool:
+    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which reports each import and conversion to its makers.
+
+    Where the telemetry's package cannot be imported, OpenVINO takes a stub of its own instead.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            import openvino
+            import openvino.tools.ovc.convert_impl  # binds the stub for good
+        finally:
+            del sys.modules["openvino_telemetry"]
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino
 
 
 def open_engine(choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> Engine:
@@ -102,9 +118,7 @@ class _OpenVinoEngine:
     batch_size = 4
 
     def __init__(self, choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino().Core()
         model = core.read_model(_converted(network, image_size, self.batch_size, cache))
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -143,8 +157,7 @@ class _OpenVinoEngine:
 
 def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path) -> Path:
     """Convert a network to OpenVINO's format, or find it converted already."""
-    import openvino
-
+    openvino = _openvino()
     digest = hashlib.sha256(f"{openvino.__version__}:{image_size}:{batch_size}:{network}".encode())
     for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
         digest.update(name.encode())
@@ -156,9 +169,7 @@ def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path
 
 
 def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path) -> None:
-    import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    openvino = _openvino()
     from openvino.preprocess import PrePostProcessor
 
     from headstart.atomic import folder_written_whole
@@ -167,10 +178,7 @@ def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path)
     with warnings.catch_warnings():
         # OpenVINO traces with torch.jit, which PyTorch has deprecated, and traced shape checks warn.
         warnings.simplefilter("ignore")
-        # What openvino.convert_model does, less its telemetry: nothing that runs here reports to anyone.
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(network, example_input=example)  # the frontend does not keep it alive
-        model = frontend.convert(frontend.load(decoder))
+        model = openvino.convert_model(network, example_input=example)
     model.reshape([batch_size, 3, image_size, image_size])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
