@@ -9,8 +9,8 @@ from PIL import Image
 def make_photo(seed: int, hue: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     """A smooth random picture whose colour tells its class: 0 red, 1 green, 2 blue."""
     draw = np.random.default_rng(seed)
-    small = draw.integers(0, 120, (4, 4, 3), dtype=np.uint8)
-    small[..., hue] += 120
+    small = draw.integers(0, 60, (4, 4, 3), dtype=np.uint8)
+    small[..., hue] += 190
     return Image.fromarray(small).resize(size)
 
 

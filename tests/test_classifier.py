@@ -9,7 +9,6 @@ from safetensors.numpy import load_file, save_file
 
 import headstart
 from headstart import HeadstartError
-from headstart.photos.views import evaluation_view
 from making import make_photo
 
 
@@ -82,8 +81,7 @@ def test_arrays_and_files_give_the_same(finished, classifier):
     from_file = classifier.predict_proba([path])
     assert from_file.shape == (1, 3) and from_file.dtype == np.float32
     assert np.array_equal(classifier.predict_proba(pixels), from_file)
-    ready = evaluation_view(Image.open(path), classifier.preprocessing)
-    assert np.array_equal(classifier.predict_proba(np.stack([ready, ready])), np.repeat(from_file, 2, axis=0))
+    assert np.array_equal(classifier.predict_proba(np.stack([pixels, pixels])), np.repeat(from_file, 2, axis=0))
     assert classifier.predict_proba(np.empty((0, 8, 8, 3), np.uint8)).shape == (0, 3)
 
 
