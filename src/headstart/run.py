@@ -156,7 +156,7 @@ def _tell_photos(catalog: Catalog, console: Console) -> None:
         f"{counts.min():,} to {counts.max():,} a class ({catalog.root})"
     )
     for reason, count in sorted(catalog.ignored.items()):
-        console.say(f"            ignored {count:,} {reason}")
+        console.say(f"            ignored {reason}: {count:,}")
 
 
 def _pretrained(recipe: Recipe, backbone: Backbone, num_classes: int) -> nn.Module:
@@ -200,13 +200,15 @@ def _embed_photos(catalog: Catalog, embedder: Embedder, console: Console) -> tup
 
 
 def _tell_speed(what: str, noun: str, wanted: int, computed: int, seconds: float, console: Console) -> None:
-    stored = f", {wanted - computed:,} were in the store" if computed < wanted else ""
+    stored = f", {wanted - computed:,} were in the store or are copies" if computed < wanted else ""
     speed = f" in {seconds:.1f} s ({computed / seconds:.0f} photos/s)" if computed else ""
     console.say(f"{what:<11} {counted(computed, noun)}{speed}{stored}")
 
 
 def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
     photos = split_photos(catalog.photos, recipe.seed, recipe.validation_fraction, recipe.test_fraction)
+    # Where the user gave a test split but no validation split, training photos are dealt out to it.
+    given = [name for name in SPLITS[1:] if (catalog.photos["split"] == name).any()]
     leaked = leaked_into_training(photos)
     if leaked.any():
         console.warn(
@@ -222,9 +224,11 @@ def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
             "Add training photos for these classes, or take them out.",
         )
     counts = catalog.photos["split"].value_counts()
-    how = "as given, the rest" if (catalog.photos["split"] != "").all() and len(set(counts.index)) < 3 else ""
     text = ", ".join(f"{counts.get(name, 0):,} {name}" for name in SPLITS)
-    console.say(f"Split       {text} ({how or 'stratified'}, seed {recipe.seed})")
+    dealt = [name for name in SPLITS[1:] if name not in given]
+    how = [f"{' and '.join(given)} as given"] if given else []
+    how += [f"{' and '.join(dealt)} stratified, seed {recipe.seed}"] if dealt else []
+    console.say(f"Split       {text} ({'; '.join(how)})")
     return catalog
 
 

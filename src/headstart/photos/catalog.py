@@ -131,7 +131,7 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
                 if real not in visited:
                     visited.add(real)
                     folders.append(Path(entry.path))
-            elif is_photo_file(Path(entry.path)):
+            elif os.path.isfile(entry.path) and is_photo_file(Path(entry.path)):
                 yield Path(entry.path)
             else:
                 ignored["files that are not images"] += 1
@@ -209,7 +209,7 @@ def _read_table(path: Path) -> Catalog:
     absent = [name for name in table["path"] if not (path.parent / name).is_file()]
     if absent:
         raise HeadstartError(
-            f"{path}: {counted(len(absent), 'path')} in it do not exist: {listed(absent)}.",
+            f"{path}: {counted(len(absent), 'path')} in it not found: {listed(absent)}.",
             f"Paths are read relative to the table's own folder, {path.parent}.",
         )
     table = table.drop_duplicates(ignore_index=True)

@@ -169,7 +169,7 @@ def tune_suffix(
     start = trained_state(trainable)
     count = sum(parameter.numel() for parameter in set_trainable(trainable))
     total = sum(parameter.numel() for parameter in network.parameters())
-    blocks = counted(recipe.unfreeze, "block")
+    blocks = "block" if recipe.unfreeze == 1 else f"{recipe.unfreeze} blocks"
     console.say(
         f"Fine-tuning the last {blocks} and the head: {count:,} of {total:,} parameters, from stored activations"
     )
