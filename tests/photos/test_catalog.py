@@ -336,7 +336,7 @@ def test_the_same_row_twice_is_one_photo(write_photos):
         ("path;label\n1.png;a\n", "has no column path and no column label (found: path;label)"),
         ("", "cannot be read as a table: No columns to parse from file"),
         ("path,label\n1.png,a\ngone.png,b\nx/gone.png,b\n", "2 paths in it not found: gone.png, x/gone.png."),
-        ("path,label\n1.png,a\n.,b\n", "1 path in it do"),
+        ("path,label\n1.png,a\n.,b\n", "1 path in it not found"),
         ("path,label\n1.png,a\n2.png,\n3.png, \n", "no path or no label in line 3, 4."),
         ("path,label\n1.png,a\n,b\n", "no path or no label in line 3."),
         ("path,label\n1.png,a\n2.png\n", "no path or no label in line 3."),

@@ -49,9 +49,11 @@ class Catalog:
     @property
     def digest(self) -> str:
         """A fingerprint of all paths, labels, splits and contents: equal catalogs have equal digests."""
-        rows = self.photos[["path", "label", "split", "digest"]].itertuples(index=False, name=None)
-        lines = "\n".join("\t".join(row) for row in sorted(rows))
-        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+        fingerprint = hashlib.sha256()
+        table = self.photos[["path", "label", "split", "digest"]].sort_values("path")
+        for row in table.itertuples(index=False, name=None):
+            fingerprint.update("\t".join(row).encode() + b"\n")
+        return fingerprint.hexdigest()
 
     def without(self, problems: pd.DataFrame) -> Catalog:
         """Return the catalog without the photos named in `problems`, and those added to its problems."""
@@ -131,7 +133,7 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
                 if real not in visited:
                     visited.add(real)
                     folders.append(Path(entry.path))
-            elif os.path.isfile(entry.path) and is_photo_file(Path(entry.path)):
+            elif _may_be_read(entry.path) and is_photo_file(Path(entry.path)):
                 yield Path(entry.path)
             else:
                 ignored["files that are not images"] += 1
@@ -146,6 +148,11 @@ def is_photo_file(path: Path) -> bool:
     except OSError:
         head = b""
     return looks_like_photo(path, head)
+
+
+def _may_be_read(path: str) -> bool:
+    """Say no to pipes and devices, which would be waited for; a broken link is a problem to be named."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _is_utf8(name: str) -> bool:
@@ -169,20 +176,17 @@ def _read_folder(root: Path) -> Catalog:
             "class with JPEG, PNG, WebP, BMP, GIF, TIFF, HEIC or AVIF files.",
             "Put the photos of each class in a folder of its own.",
         )
-    parts = [PurePosixPath(path).parts for path in paths]
-    top_folders = {part[0] for part in parts if len(part) > 1}
+    top_folders = {path.split("/", 1)[0] for path in paths if "/" in path}
     split_layout = bool(top_folders) and all(name.casefold() in _SPLIT_NAMES for name in top_folders)
     split_layout &= any(_SPLIT_NAMES.get(name.casefold()) == "train" for name in top_folders)
     class_depth = 1 if split_layout else 0
 
-    rows = []
-    for path, part in zip(paths, parts, strict=True):
-        if len(part) <= class_depth + 1:
-            ignored["photos outside a class folder"] += 1
-            continue
-        split = _SPLIT_NAMES[part[0].casefold()] if split_layout else ""
-        rows.append((path, part[class_depth], split))
-    table = pd.DataFrame(rows, columns=["path", "label", "split"], dtype=str)
+    inside = [path for path in paths if path.count("/") > class_depth]
+    if outside := len(paths) - len(inside):
+        ignored["photos outside a class folder"] += outside
+    labels = [path.split("/", class_depth + 1)[class_depth] for path in inside]
+    splits = [_SPLIT_NAMES[path.split("/", 1)[0].casefold()] if split_layout else "" for path in inside]
+    table = pd.DataFrame({"path": inside, "label": labels, "split": splits}, dtype=str)
     return _checked(Catalog(root, table, [], ignored=dict(ignored)), str(root))
 
 

@@ -54,7 +54,7 @@ def history_figure(history: pd.DataFrame) -> Figure:
 def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Figure:
     """Draw a confusion matrix: rows are the truth, columns the prediction, shades the share of the row.
 
-    Counts are written in up to 25 classes and names shown up to 60; beyond that the picture alone remains.
+    Counts are written in up to 25 classes and names shown up to 130; beyond that the picture alone remains.
     """
     from matplotlib.figure import Figure
 
@@ -68,9 +68,9 @@ def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Figure:
     figure.colorbar(image, ax=axes, label="share of the class's photos", shrink=0.7)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
-    if number <= 60:
+    if number <= 130:
         shown = [name if len(name) <= 24 else name[:23] + "…" for name in class_names]
-        size = 8 if number <= 30 else 6
+        size = 8 if number <= 30 else 6 if number <= 60 else 4.5
         axes.set_xticks(range(number), _plain(shown), rotation=90, fontsize=size)
         axes.set_yticks(range(number), _plain(shown), fontsize=size)
     if number <= 25:
