@@ -67,7 +67,7 @@ class RunFolder:
     def write_table(self, path: Path, table: pd.DataFrame) -> None:
         """Write a table as CSV, whole or not at all."""
         with written_whole(path) as draft:
-            table.to_csv(draft, index=False, float_format="%.6g", errors="surrogateescape")
+            table.to_csv(draft, index=False, float_format="%.6g", errors="surrogateescape", chunksize=2048)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ one before; the strength is chosen on validation data.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,7 @@ def fit_probe(
         The best head, and the whole path.
     """
     # BLAS's own threads get in each other's way on products this small; chunks in threads do not.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(thread_name_prefix="probe") as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count(), "probe") as pool:
         problem = _Problem(train, train_labels, weights, pool)
         matrix = np.zeros(problem.shape)
         path: list[ProbeStep] = []
@@ -142,9 +143,11 @@ class _Problem:
         # Scaled and rotated features are features @ lift - shift.
         self._lift = basis / scale[:, None]
         self._shift = mean @ self._lift
-        lift, shift = self._lift.astype(np.float32), self._shift.astype(np.float32)
         self._features = features
-        self._rotated = None if kept is None else [chunk @ lift - shift for _, chunk in kept]
+        self._rotated: list[Floats] | None = None
+        if kept is not None:
+            lift, shift = self._lift.astype(np.float32), self._shift.astype(np.float32)
+            self._rotated = [chunk @ lift - shift for _, chunk in kept]
         self._parts = [slice(start, start + _CHUNK_ROWS) for start in range(0, rows, _CHUNK_ROWS)]
         self.shape = (basis.shape[1] + 1, self.num_classes)
 
