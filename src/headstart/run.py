@@ -12,6 +12,7 @@ import pandas as pd
 from torch import nn
 
 from headstart import __version__
+from headstart.atomic import write_table
 from headstart.cache import cache_folder
 from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
@@ -113,7 +114,7 @@ def train(
             kept = keep_best(tuned, next(iter(stages)), data, console)
         else:
             kept = {"stage": next(iter(stages)), "share": 0.0, "points_over_probe": 0.0}
-        folder.write_table(folder.history, history_table(history))
+        write_table(folder.history, history_table(history))
 
         logits = suffix(network, boundary).eval()
         metrics = _evaluate(logits, data, folder)
@@ -252,9 +253,7 @@ def _evaluate(logits: nn.Module, data: TrainingData, folder: RunFolder) -> dict[
         probabilities = softmax(suffix_logits(logits, data.activations(split)))
         metrics[split] = measure(data.labels[split], probabilities, data.class_names)
     paths = [photo.name for photo in data.photos["test"]]
-    folder.write_table(
-        folder.predictions, prediction_table(paths, data.labels["test"], probabilities, data.class_names)
-    )
+    write_table(folder.predictions, prediction_table(paths, data.labels["test"], probabilities, data.class_names))
     return metrics
 
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from headstart.atomic import write_json, write_text, written_whole
+from headstart.atomic import write_json, write_table, write_text
 from headstart.errors import HeadstartError, listed
 from headstart.photos.catalog import Catalog
 from headstart.recipe import Recipe
@@ -52,8 +51,8 @@ class RunFolder:
     def begin(self, recipe: Recipe, catalog: Catalog) -> None:
         """Write the recipe, the catalog and its problems: from here on the run can be resumed."""
         write_text(self.recipe, recipe.to_toml())
-        self.write_table(self.catalog, catalog.photos)
-        self.write_table(self.problems, catalog.problems)
+        write_table(self.catalog, catalog.photos)
+        write_table(self.problems, catalog.problems)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read `metrics.json`."""
@@ -63,11 +62,6 @@ class RunFolder:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, which marks the run as finished."""
         write_json(self.metrics, metrics)
-
-    def write_table(self, path: Path, table: pd.DataFrame) -> None:
-        """Write a table as CSV, whole or not at all."""
-        with written_whole(path) as draft:
-            table.to_csv(draft, index=False, float_format="%.6g", errors="surrogateescape", chunksize=2048)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.atomic import write_json, written_whole
+from headstart.atomic import write_json, write_table
 from headstart.classifier import Classifier
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
@@ -74,8 +74,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
             ("predictions.csv", prediction_table(paths, truth, probabilities, classifier.class_names)),
             ("problems.csv", problem_table(problems)),
         ):
-            with written_whole(output / name) as draft:
-                rows_of.to_csv(draft, index=False, float_format="%.6g", errors="surrogateescape")
+            write_table(output / name, rows_of)
         plot_confusion(metrics["confusion_matrix"], classifier.class_names, output / "confusion.png")
         write_json(output / "metrics.json", metrics)
     return metrics
