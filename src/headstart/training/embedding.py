@@ -132,8 +132,9 @@ class Embedder:
 
     def _missing(self, photos: Sequence[Photo], views: range) -> list[_Job]:
         """List what to compute; photos with the same bytes are computed once."""
-        first_of = {photo.digest: photo for photo in reversed(photos)}
-        distinct = [photo for photo in photos if first_of[photo.digest] is photo]
+        seen: set[str] = set()
+        distinct = [photo for photo in photos if not (photo.digest in seen or seen.add(photo.digest))]
+        del seen
         lacking = np.zeros((len(distinct), len(views)), bool)
         for column, view in enumerate(views):
             keys = [self._key(photo.digest, view) for photo in distinct]

@@ -32,7 +32,7 @@ STRENGTHS = tuple(float(10 ** (exponent / 2)) for exponent in range(1, -13, -1))
 
 # Features up to this size are converted to float32 once and kept; beyond it they are streamed from disk.
 _KEPT_BYTES = 64 << 20
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True)
