@@ -33,7 +33,7 @@ from headstart.console import Console
 from headstart.errors import PhotoError
 from headstart.network.backbones import Backbone, backbone_named, build
 from headstart.network.cut import ActivationsAt, boundary_before_last_blocks, last_boundary
-from headstart.network.weights import load_pretrained
+from headstart.network.weights import load_weights
 from headstart.photos.catalog import read_catalog
 from headstart.photos.decode import decode, read_bytes
 from headstart.photos.loading import ahead
@@ -55,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     backbone = backbone_named(options.backbone)
     network = build(backbone, num_classes=2)
-    load_pretrained(network, backbone)
+    load_weights(network, backbone)
     preprocessing = backbone.preprocessing("squash", options.image_size)
     root, photos = _readable_photos(options.photos, preprocessing, options.limit)
 
@@ -135,7 +135,7 @@ def _headstart(
     folder: Path,
 ) -> Contestant:
     boundaries = (boundary_before_last_blocks(network, 1), last_boundary(network))
-    identity = {"backbone": backbone.name, "weights": backbone.sha256}
+    identity = {"backbone": backbone.name, "weights": "imagenet"}
     # Under other digests, so that the timed photos are still to be computed.
     warm_up = [Photo(photo.name, f"warm-up {photo.digest}") for photo in photos[:WARM_UP_PHOTOS]]
     quiet = Console(quiet=True)

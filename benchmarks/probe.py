@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from headstart.console import Console
 from headstart.network.backbones import backbone_named, build
 from headstart.network.cut import last_boundary
-from headstart.network.weights import load_pretrained
+from headstart.network.weights import load_weights
 from headstart.photos.catalog import Catalog, read_catalog
 from headstart.photos.split import SPLITS, split_photos
 from headstart.training.embedding import Embedder, Photo
@@ -101,9 +101,9 @@ def _embedded(options: argparse.Namespace, cache: Path) -> tuple[Catalog, Embedd
     """Embed every photo once; those that cannot be read are left out."""
     backbone = backbone_named("lite0")
     network = build(backbone, num_classes=2)
-    load_pretrained(network, backbone)
+    weights = load_weights(network, backbone)
     catalog = read_catalog(options.photos)
-    identity = {"backbone": backbone.name, "weights": backbone.sha256}
+    identity = {"backbone": backbone.name, "weights": weights.identity}
     preprocessing = backbone.preprocessing("squash", options.image_size)
     boundaries = (last_boundary(network),)
     embedder = Embedder(catalog.root, network, identity, boundaries, preprocessing, "none", 0, choose_engine(), cache)

@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 from headstart.network.backbones import backbone_named, build, num_features
 from headstart.network.cut import boundary_before_last_blocks, last_boundary, pooled, prefix, set_trainable
-from headstart.network.weights import load_pretrained
+from headstart.network.weights import load_weights
 from headstart.photos.decode import decode, read_bytes
 from headstart.photos.loading import ahead
 from headstart.photos.split import SPLITS
@@ -191,7 +191,7 @@ class _Training:
     def __init__(self, num_classes: int, options: argparse.Namespace) -> None:
         backbone = backbone_named("lite0")
         self._network = build(backbone, num_classes)
-        load_pretrained(self._network, backbone)
+        load_weights(self._network, backbone)
         self._preprocessing = backbone.preprocessing("squash", options.image_size)
         self._format = torch.channels_last if options.channels_last else torch.contiguous_format
         whole = prefix(self._network, last_boundary(self._network), self._preprocessing)

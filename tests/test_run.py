@@ -185,3 +185,69 @@ def test_real_photos_reach_the_accuracy_to_expect(shared, tmp_path):
     run = headstart.train(shared / "signs", tmp_path / "run", num_views=1, unfreeze=0, image_size=128, quiet=True)
     assert run.metrics["test"]["accuracy"] > 0.7
     assert run.metrics["test"]["photos"] == 120
+
+
+def test_from_scratch_everything_trains_and_a_killed_run_ends_the_same(photos, tmp_path, monkeypatch, capsys):
+    from headstart.training import finetuning
+
+    choices = {"weights": "none", "image_size": 32, "epochs": 3, "batch_size": 8, "precision": "float32"}
+    whole = headstart.train(photos, tmp_path / "whole", **choices)
+    told = capsys.readouterr().out
+    assert "Training from scratch: 3,374,851 of 3,374,851 parameters, from pixels" in told and "photos/s" in told
+    assert "Probe" not in told and "Engine" not in told
+    assert set(whole.metrics["stages"]) == {"from scratch"}
+    assert whole.metrics["stages"]["from scratch"]["parameters"] == 3_374_851
+    assert whole.metrics["kept"]["stage"] == "from scratch"
+
+    # Stopped right after the second epoch's checkpoint, as a power cut would.
+    add = finetuning._Progress.add
+
+    def interrupted(progress, epoch):
+        add(progress, epoch)
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning._Progress, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        headstart.train(photos, tmp_path / "part", quiet=True, **choices)
+    monkeypatch.setattr(finetuning._Progress, "add", add)
+    headstart.train(photos, tmp_path / "part", quiet=True, **choices)
+    weights = "classifier/weights.safetensors"
+    assert (tmp_path / "part" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    history = [pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "part")]
+    pd.testing.assert_frame_equal(*history)
+
+
+def test_the_whole_network_is_fine_tuned_from_the_probe(photos, tmp_path, capsys):
+    run = headstart.train(photos, tmp_path / "run", unfreeze="all", image_size=64, epochs=2, mixup=0.2, num_views=2)
+    told = capsys.readouterr().out
+    assert "Fine-tuning the whole network: 3,332,835 of 3,374,851 parameters, from pixels" in told
+    assert "augmented view" not in told  # they are made anew in each epoch
+    assert set(run.metrics["stages"]) == {"probe", "fine-tuning"}
+    assert run.metrics["validation"]["accuracy"] == 1.0
+    predictions = pd.read_csv(run.folder / "predictions.csv")
+    probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
+    assert np.abs(probabilities - predictions[["p(ant)", "p(bee)", "p(cat)"]].to_numpy()).max() < 0.05
+
+
+def test_unreadable_photos_are_found_where_nothing_is_embedded(photos, tmp_path):
+    (photos / "ant" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a jpeg")
+    run = headstart.train(photos, tmp_path / "run", weights="none", image_size=32, epochs=1, quiet=True)
+    assert pd.read_csv(run.folder / "problems.csv")["path"].tolist() == ["ant/broken.jpg"]
+
+
+def test_a_time_limit_ends_training_and_is_told(photos, tmp_path, capsys):
+    run = headstart.train(photos, tmp_path / "run", image_size=64, epochs=9, num_views=1, time_limit=1e-3)
+    assert run.metrics["stages"]["fine-tuning"]["epochs"] == 1
+    assert "stopped after 1 of 9 epochs: --time-limit" in capsys.readouterr().out
+
+
+def test_weights_of_another_run_are_a_start(finished, tmp_path):
+    run, photos = finished
+    weights = run / "classifier" / "weights.safetensors"
+    again = headstart.train(
+        photos, tmp_path / "run", weights=weights, unfreeze=0, image_size=64, num_views=1, quiet=True
+    )
+    assert Recipe.read(again.folder / "recipe.toml").weights == str(weights)
+    with pytest.raises(HeadstartError, match=r"weights\.safetensors: does not fit the network: no tensor for"):
+        headstart.train(photos, tmp_path / "b0", weights=weights, backbone="b0", image_size=64, quiet=True)

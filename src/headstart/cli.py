@@ -61,6 +61,38 @@ class ClassWeightsChoice(str, Enum):
     balanced = "balanced"
 
 
+class OptimiserChoice(str, Enum):
+    """What takes the steps."""
+
+    adamw = "adamw"
+    adam = "adam"
+    sgd = "sgd"
+    rmsprop = "rmsprop"
+
+
+class ScheduleChoice(str, Enum):
+    """How the learning rate falls."""
+
+    cosine = "cosine"
+    constant = "constant"
+
+
+class KeepChoice(str, Enum):
+    """Which weights are kept."""
+
+    best = "best"
+    last = "last"
+
+
+class PrecisionChoice(str, Enum):
+    """Of training's forward pass."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder (or $HEADSTART_CACHE).", show_default="the platform's own")
 ]
@@ -77,14 +109,21 @@ def train(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")] = Path("headstart-run"),
     recipe: Annotated[Path | None, typer.Option(help="Start from a run's recipe.toml; options override it.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="lite0, lite1 or lite2.", show_default="lite0")] = None,
+    backbone: Annotated[str | None, typer.Option(help="See `headstart backbones`.", show_default="lite0")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="imagenet, none (from scratch), or a file of weights.", show_default="imagenet"),
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="the backbone's own")] = None,
     resize_policy: Annotated[
         ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
     ] = None,
     unfreeze: Annotated[
-        int | None,
-        typer.Option(help="Last blocks to fine-tune with the head convolution; 0: none.", show_default="1"),
+        str | None,
+        typer.Option(
+            help="Last blocks to fine-tune with the head convolution; all; or from where: stage6, head. 0: none.",
+            show_default="1",
+        ),
     ] = None,
     head: Annotated[
         HeadChoice | None,
@@ -102,13 +141,39 @@ def train(
     head_learning_rate: Annotated[
         float | None, typer.Option(help="Peak, for the classifier.", show_default="0.0005")
     ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="A unit's learning rate as a share of the next one's.", show_default="1")
+    ] = None,
+    optimiser: Annotated[
+        OptimiserChoice | None, typer.Option(help="Of fine-tuning and from scratch.", show_default="adamw")
+    ] = None,
+    schedule: Annotated[
+        ScheduleChoice | None, typer.Option(help="Of the learning rate after warm-up.", show_default="cosine")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.", show_default="0.01")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.1")] = None,
+    mixup: Annotated[float | None, typer.Option(help="Alpha of MixUp; 0: none.", show_default="0")] = None,
+    cutmix: Annotated[float | None, typer.Option(help="Alpha of CutMix; 0: none.", show_default="0")] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Of averaged weights; 0: none.", show_default="0; 0.999 from scratch")
+    ] = None,
+    train_batch_norm: Annotated[
+        bool | None, typer.Option(help="Let BatchNorm train too.", show_default="only from scratch")
+    ] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="Of the learning rate.", show_default="1")] = None,
     dropout_rate: Annotated[float | None, typer.Option(help="Before the classifier.", show_default="0.2")] = None,
     drop_path_rate: Annotated[float | None, typer.Option(help="In trained blocks.", show_default="0")] = None,
     patience: Annotated[
         int | None, typer.Option(help="Epochs without a lower validation loss.", show_default="4")
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds of training, one epoch at least.", show_default="none")
+    ] = None,
+    keep: Annotated[
+        KeepChoice | None, typer.Option(help="The best weights on validation, or the last.", show_default="best")
+    ] = None,
+    precision: Annotated[
+        PrecisionChoice | None, typer.Option(help="Of training's forward pass.", show_default="auto")
     ] = None,
     class_weights: Annotated[
         ClassWeightsChoice | None, typer.Option(help="Weigh rare classes more.", show_default="auto")

@@ -10,11 +10,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from headstart.errors import HeadstartError, listed
 from headstart.photos.views import Augmentation, ResizePolicy
+from headstart.training.finetuning import Optimiser
+from headstart.training.hardware import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+
+# What is chosen otherwise where the whole network trains: small steps that fall off towards the first layers, which
+# are general already; and what training from random weights wants.
+_WHOLE_NETWORK: dict[str, Any] = {"learning_rate": 3e-4, "head_learning_rate": 3e-4, "layer_decay": 0.85}
+_FROM_SCRATCH: dict[str, Any] = {
+    "unfreeze": "all",
+    "epochs": 40,
+    "learning_rate": 2e-3,
+    "head_learning_rate": 2e-3,
+    "weight_decay": 0.05,
+    "warmup_epochs": 3.0,
+    "ema_decay": 0.999,
+    "drop_path_rate": 0.1,
+    "train_batch_norm": True,
+    "patience": 20,
+}
 
 
 class Recipe(BaseModel):
@@ -27,6 +46,7 @@ class Recipe(BaseModel):
 
     photos: str
     backbone: str = "lite0"
+    weights: str = Field("imagenet", description="imagenet, none (training from scratch) or a file")
     image_size: int | None = Field(None, ge=32, le=1024, description="pixels; the backbone's own where left out")
     resize_policy: ResizePolicy = "crop"
     seed: int = Field(0, ge=0, lt=2**32)
@@ -40,17 +60,31 @@ class Recipe(BaseModel):
     head: Literal["probe", "example"] = "probe"
     class_weights: Literal["auto", "none", "balanced"] = "auto"
 
-    unfreeze: int = Field(
-        1, ge=0, le=64, description="last blocks to train with the head convolution; 0: the head only"
+    example_epochs: int = Field(25, ge=1, le=1000, description="of the example's head; so the next two")
+    example_batch_size: int = Field(64, ge=1, le=4096)
+    example_learning_rate: float = Field(1e-2, gt=0, le=1)
+
+    unfreeze: int | str = Field(
+        1, description="last blocks to train with the head convolution, all, or the first part: stage6, head; 0: none"
     )
     epochs: int = Field(12, ge=1, le=1000)
     batch_size: int = Field(32, ge=1, le=4096)
+    optimiser: Optimiser = "adamw"
+    schedule: Literal["cosine", "constant"] = "cosine"
     learning_rate: float = Field(5e-4, gt=0, le=1)
     head_learning_rate: float = Field(5e-4, gt=0, le=1)
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a unit as a share of the next one's")
     weight_decay: float = Field(0.01, ge=0, le=10)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha; 0: none")
+    cutmix: float = Field(0.0, ge=0, le=10, description="alpha; 0: none")
     warmup_epochs: float = Field(1.0, ge=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="of averaged weights; 0: none")
+    train_batch_norm: bool = False
     patience: int = Field(4, ge=1, description="epochs without a lower validation loss before training stops")
+    time_limit: float | None = Field(None, gt=0, description="seconds of training, one epoch at least")
+    keep: Literal["best", "last"] = "best"
+    precision: Precision = "auto"
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     drop_path_rate: float = Field(0.0, ge=0, lt=1)
 
@@ -61,14 +95,31 @@ class Recipe(BaseModel):
 
         return backbone_named(name).name
 
+    @field_validator("unfreeze", mode="before")
+    @classmethod
+    def _number_or_name(cls, value: Any) -> Any:
+        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if isinstance(number, int) and not 0 <= number <= 128:
+            raise ValueError("a number of blocks from 0 to 128, or a name such as all, head or stage6")
+        return number
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether training starts from random weights: there is nothing to freeze, and no probe."""
+        return self.weights == "none"
+
     @classmethod
     def make(cls, **choices: Any) -> Recipe:
-        """Make a recipe from choices; those that are None take their defaults.
+        """Make a recipe from choices; those that are None take their defaults, which depend on what trains.
 
         Raises:
             HeadstartError: naming every choice that is unknown or out of range.
         """
         given = {name: value for name, value in choices.items() if value is not None}
+        if given.get("weights") == "none":
+            given = {**_FROM_SCRATCH, **given}
+        elif given.get("unfreeze") == "all":
+            given = {**_WHOLE_NETWORK, **given}
         if given.get("validation_fraction", 0.15) + given.get("test_fraction", 0.15) >= 1:
             raise HeadstartError(
                 "--validation-fraction and --test-fraction: together they take all photos; expected a sum below 1.",

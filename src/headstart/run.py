@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from headstart import __version__
@@ -18,12 +19,13 @@ from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
 from headstart.evaluation.metrics import accuracy_text, measure, prediction_table, softmax
-from headstart.network.backbones import Backbone, backbone_named, build
-from headstart.network.cut import boundary_before_last_blocks, last_boundary, suffix
-from headstart.network.weights import load_pretrained
+from headstart.network.backbones import backbone_named, build
+from headstart.network.cut import boundary_of, last_boundary, suffix
+from headstart.network.weights import IMAGENET, NONE, Weights, load_weights
 from headstart.photos.catalog import Catalog, read_catalog
 from headstart.photos.datasets import DIGITS, digits_folder
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
+from headstart.photos.views import Preprocessing
 from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder, open_run_folder
 from headstart.training.embedding import Embedder
@@ -35,6 +37,7 @@ from headstart.training.stages import (
     fit_head,
     history_table,
     keep_best,
+    keep_last,
     photos_of,
     set_classifier,
     tune_suffix,
@@ -95,28 +98,37 @@ def train(
         _tell_photos(catalog, console)
 
         backbone = backbone_named(recipe.backbone)
-        network = _pretrained(recipe, backbone, len(catalog.class_names))
-        boundary = boundary_before_last_blocks(network, recipe.unfreeze) if recipe.unfreeze else last_boundary(network)
-        embedder = _embedder(recipe, backbone, network, boundary, catalog.root, store, console)
+        torch.manual_seed(recipe.seed)  # of random weights
+        network = build(backbone, len(catalog.class_names), recipe.drop_path_rate)
+        weights = load_weights(network, backbone, recipe.weights)
+        preprocessing = backbone.preprocessing(recipe.resize_policy, recipe.image_size, weights.normalisation)
+        boundary = boundary_of(network, recipe.unfreeze)
+        embedder = _embedder(recipe, network, weights, preprocessing, boundary, catalog.root, store, console)
 
         catalog, seconds = _embed_photos(catalog, embedder, console)
         catalog = _split(catalog, recipe, console)
         folder.begin(recipe, catalog)
         seconds += _embed_views(catalog, embedder, recipe, console)
         data = TrainingData(catalog, embedder, boundary, recipe.num_views)
-        weights = choose_class_weights(data, recipe, console)
+        class_weights = choose_class_weights(data, recipe, console)
 
-        head, history, stages = fit_head(data, recipe, weights, console)
-        set_classifier(network, head)
-        if recipe.unfreeze:
-            tuned = tune_suffix(network, boundary, data, recipe, weights, folder.checkpoints, console)
-            history, stages = [*history, *tuned.history], stages | tuned.stages
-            kept = keep_best(tuned, next(iter(stages)), data, console)
-        else:
+        history: list[dict[str, Any]] = []
+        stages: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
+        if not recipe.from_scratch:
+            head, history, stages = fit_head(data, recipe, class_weights, console)
+            set_classifier(network, head)
             kept = {"stage": next(iter(stages)), "share": 0.0, "points_over_probe": 0.0}
+        if recipe.unfreeze:
+            tuned = tune_suffix(
+                network, boundary, preprocessing, data, recipe, class_weights, folder.checkpoints, console
+            )
+            history, stages = [*history, *tuned.history], stages | tuned.stages
+            between = recipe.keep == "best" and not recipe.from_scratch
+            kept = keep_best(tuned, kept["stage"], data, console) if between else keep_last(tuned, data, console)
         write_table(folder.history, history_table(history))
 
-        logits = suffix(network, boundary).eval()
+        logits = suffix(network, boundary, preprocessing).eval()
         metrics = _evaluate(logits, data, folder)
         metrics |= {
             "stages": stages,
@@ -125,7 +137,7 @@ def train(
             "catalog_digest": digest,
             "versions": versions(),
         }
-        _save(folder, network, backbone, catalog, recipe, metrics)
+        _save(folder, network, preprocessing, catalog, recipe, metrics)
         return _told(Run(folder.path, metrics), console)
 
 
@@ -136,6 +148,8 @@ def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choic
             **choices,
             "photos": DIGITS if str(photos) == DIGITS else str(Path(photos).expanduser().resolve()),
         }
+    if str(choices.get("weights") or IMAGENET) not in (IMAGENET, NONE):
+        choices = {**choices, "weights": str(Path(choices["weights"]).expanduser().resolve())}
     if isinstance(recipe, Recipe):
         return Recipe.make(**{**recipe.model_dump(), **choices})
     if recipe is not None:
@@ -160,31 +174,37 @@ def _tell_photos(catalog: Catalog, console: Console) -> None:
         console.say(f"            ignored {reason}: {count:,}")
 
 
-def _pretrained(recipe: Recipe, backbone: Backbone, num_classes: int) -> nn.Module:
-    network = build(backbone, num_classes, recipe.drop_path_rate)
-    load_pretrained(network, backbone)
-    return network
-
-
 def _embedder(
     recipe: Recipe,
-    backbone: Backbone,
     network: nn.Module,
+    weights: Weights,
+    preprocessing: Preprocessing,
     boundary: int,
     root: Path,
     store: Path,
     console: Console,
 ) -> Embedder:
-    preprocessing = backbone.preprocessing(recipe.resize_policy, recipe.image_size)
     choice = choose_engine(recipe.engine)
     console.say(
-        f"Network     {backbone.name}, ImageNet weights, {preprocessing.image_size} pixels, "
+        f"Network     {recipe.backbone}, {weights.told}, {preprocessing.image_size} pixels, "
         f"resize policy {recipe.resize_policy}"
     )
-    console.say(f"Engine      {choice}")
-    boundaries = (boundary, last_boundary(network)) if recipe.unfreeze else (boundary,)
-    identity = {"backbone": backbone.name, "weights": backbone.sha256}
-    return Embedder(root, network, identity, boundaries, preprocessing, recipe.augmentation, recipe.seed, choice, store)
+    if not recipe.from_scratch:
+        console.say(f"Engine      {choice}")
+    # The head is fitted on the pooled features; random ones are worth nothing.
+    boundaries = {boundary} if recipe.from_scratch else {boundary, last_boundary(network)}
+    identity = {"backbone": recipe.backbone, "weights": weights.identity}
+    return Embedder(
+        root,
+        network,
+        identity,
+        tuple(sorted(boundaries)),
+        preprocessing,
+        recipe.augmentation,
+        recipe.seed,
+        choice,
+        store,
+    )
 
 
 def _embed_photos(catalog: Catalog, embedder: Embedder, console: Console) -> tuple[Catalog, float]:
@@ -192,7 +212,8 @@ def _embed_photos(catalog: Catalog, embedder: Embedder, console: Console) -> tup
     started = time.perf_counter()
     problems, computed = embedder.embed(photos_of(catalog.photos), range(1), console, "photos")
     seconds = time.perf_counter() - started
-    _tell_speed("Embedding", "photo", len(catalog.photos) - len(problems), computed, seconds, console)
+    what = "Embedding" if embedder.shelves else "Reading"
+    _tell_speed(what, "photo", len(catalog.photos) - len(problems), computed, seconds, console)
     readable = catalog.without(problems)
     if len(readable.problems):
         names = listed([f"{row.path} ({row.detail})" for row in readable.problems.itertuples()], 3)
@@ -234,8 +255,9 @@ def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
 
 
 def _embed_views(catalog: Catalog, embedder: Embedder, recipe: Recipe, console: Console) -> float:
-    """Embed the augmented views of the training photos."""
-    if recipe.num_views == 1:
+    """Embed the augmented views of the training photos, where a stage trains from stored views."""
+    whole_network_trains = embedder.boundaries[0] == 0 and recipe.head == "probe"
+    if recipe.num_views == 1 or whole_network_trains or recipe.from_scratch:
         return 0.0
     started = time.perf_counter()
     photos = photos_of(catalog.photos[catalog.photos["split"] == "train"])
@@ -260,7 +282,7 @@ def _evaluate(logits: nn.Module, data: TrainingData, folder: RunFolder) -> dict[
 def _save(
     folder: RunFolder,
     network: nn.Module,
-    backbone: Backbone,
+    preprocessing: Preprocessing,
     catalog: Catalog,
     recipe: Recipe,
     metrics: dict[str, Any],
@@ -276,8 +298,7 @@ def _save(
         **{split: {name: metrics[split][name] for name in brief} for split in ("validation", "test")},
         "training_photos": int((catalog.photos["split"] == "train").sum()),
     }
-    preprocessing = backbone.preprocessing(recipe.resize_policy, recipe.image_size)
-    Classifier(network, catalog.class_names, preprocessing, backbone.name, training, recipe.engine).save(
+    Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine).save(
         folder.classifier
     )
     plot_history(pd.read_csv(folder.history), folder.curves)

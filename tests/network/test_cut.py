@@ -51,7 +51,7 @@ def test_units_are_the_stem_the_blocks_and_the_head(network):
 def test_suffix_after_prefix_equals_the_whole_network(network, pixels, boundary):
     with torch.inference_mode():
         whole = network((pixels - 127) / 128)
-        cut = suffix(network, boundary).eval()(prefix(network, boundary, PREPROCESSING)(pixels))
+        cut = suffix(network, boundary, PREPROCESSING).eval()(prefix(network, boundary, PREPROCESSING)(pixels))
     torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -71,10 +71,10 @@ def test_the_default_boundary_leaves_the_last_block_and_the_head_convolution(net
 def test_batch_norm_stays_frozen_inside_the_trainable_suffix():
     network = random_network()
     boundary = boundary_before_last_blocks(network, 3)
-    trainable = suffix(network, boundary, dropout_rate=0.2)
+    trainable = suffix(network, boundary, PREPROCESSING, dropout_rate=0.2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     parameters = set_trainable(trainable)
-    optimiser = torch.optim.SGD(parameters, 0.1)
+    optimiser = torch.optim.SGD(parameters.values(), 0.1)
     activations = prefix(network, boundary, PREPROCESSING)(torch.rand(4, 3, 64, 64) * 255).detach()
     trainable(activations).square().mean().backward()
     optimiser.step()
@@ -90,7 +90,10 @@ def test_batch_norm_stays_frozen_inside_the_trainable_suffix():
 def test_drop_path_and_dropout_act_only_in_the_trainable_part(pixels):
     network = random_network(drop_path_rate=0.9)
     boundary = boundary_before_last_blocks(network, 3)
-    frozen, trainable = prefix(network, boundary, PREPROCESSING), suffix(network, boundary, dropout_rate=0.5)
+    frozen, trainable = (
+        prefix(network, boundary, PREPROCESSING),
+        suffix(network, boundary, PREPROCESSING, dropout_rate=0.5),
+    )
     set_trainable(trainable)
     first, second = frozen(pixels), frozen(pixels)
     assert torch.equal(first, second)

@@ -6,15 +6,15 @@ import torch
 from headstart.errors import HeadstartError
 from headstart.network import weights as module
 from headstart.network.backbones import BACKBONES, backbone_named, build
-from headstart.network.weights import check_sha256, load_pretrained, place_in_order, weights_file
+from headstart.network.weights import check_sha256, load_weights, packaged_file, place_in_order
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
 def test_every_tensor_of_the_installed_weights_is_placed(name):
     backbone = BACKBONES[name]
     network = build(backbone, 7)
-    load_pretrained(network, backbone)
-    tensors = list(torch.load(weights_file(backbone), weights_only=True).values())[:-2]
+    load_weights(network, backbone)
+    tensors = list(torch.load(packaged_file(name, backbone.package), weights_only=True).values())[:-2]
     placed = [value for key, value in network.state_dict().items() if not key.startswith("classifier.")]
     assert len(placed) == len(tensors) > 290
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(placed, tensors, strict=True))
@@ -30,12 +30,12 @@ def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"not weights")
     with pytest.raises(HeadstartError, match=r"weights\.pth: is damaged.*expected 579344248a93"):
-        check_sha256(path, BACKBONES["lite0"].sha256)
+        check_sha256(path, BACKBONES["lite0"].package.sha256)
 
 
 def test_one_error_lists_every_mismatch():
     network = build(BACKBONES["lite0"], 7)
-    tensors = dict(torch.load(weights_file(BACKBONES["lite0"]), weights_only=True))
+    tensors = dict(torch.load(packaged_file("lite0", BACKBONES["lite0"].package), weights_only=True))
     names = list(tensors)
     tensors[names[0]] = torch.zeros(1, 2)
     tensors[names[6]] = torch.zeros(3)
@@ -52,16 +52,9 @@ def test_one_error_lists_every_mismatch():
 def test_missing_weights_name_the_extra(monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(HeadstartError, match=r"--backbone lite1: .*not installed[\s\S]*headstart\[weights\]"):
-        weights_file(BACKBONES["lite1"])
+        packaged_file("lite1", BACKBONES["lite1"].package)
 
 
 def test_a_wrong_name_lists_the_valid_ones():
     with pytest.raises(HeadstartError, match="--backbone b9: unknown; expected one of lite0, lite1, lite2"):
         backbone_named("b9")
-
-
-def test_backbones_have_their_own_resolution_unless_told():
-    sizes = [row.preprocessing("crop").image_size for row in BACKBONES.values()]
-    assert sizes == [224, 240, 260]
-    record = BACKBONES["lite0"].preprocessing("crop", 128)
-    assert (record.image_size, record.mean, record.std) == (128, (127.0,) * 3, (128.0,) * 3)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from headstart.console import Console
 from headstart.network.backbones import BACKBONES, build
 from headstart.network.cut import boundary_before_last_blocks, last_boundary, prefix
-from headstart.network.weights import load_pretrained
+from headstart.network.weights import load_weights
 from headstart.photos.catalog import file_digest, photo_files
 from headstart.photos.decode import decode
 from headstart.photos.views import augmented_view, evaluation_view
@@ -23,14 +24,16 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def network():
     network = build(LITE0, 3)
-    load_pretrained(network, LITE0)
+    load_weights(network, LITE0)
     return network
 
 
-def new_embedder(network, root: Path, cache: Path, engine="auto", seed=0) -> Embedder:
+def new_embedder(network, root: Path, cache: Path, engine="auto", seed=0, precision="float32") -> Embedder:
     boundaries = (boundary_before_last_blocks(network, 1), last_boundary(network))
-    identity = {"backbone": "lite0", "weights": LITE0.sha256}
-    return Embedder(root, network, identity, boundaries, PREPROCESSING, "photo", seed, choose_engine(engine), cache)
+    identity = {"backbone": "lite0", "weights": "imagenet"}
+    # In float32 also where the processor has bfloat16, whose rounding would hide mistakes of a few percent.
+    choice = replace(choose_engine(engine), precision=precision)
+    return Embedder(root, network, identity, boundaries, PREPROCESSING, "photo", seed, choice, cache)
 
 
 def photos_below(root: Path) -> list[Photo]:
@@ -62,6 +65,18 @@ def test_the_store_holds_what_the_network_computes(network, photos, tmp_path, en
                     pixels = evaluation_view(photo, PREPROCESSING)
                 wanted = expected(network, boundary, pixels)
                 assert np.abs(found - wanted).max() <= 2e-3 * np.abs(wanted).max()
+
+
+@pytest.mark.skipif(choose_engine().precision != "bfloat16", reason="this processor has no fast bfloat16")
+def test_bfloat16_features_point_the_same_way(network, photos, tmp_path):
+    items, features = photos_below(photos), []
+    for precision in ("float32", "bfloat16"):
+        embedder = new_embedder(network, photos, tmp_path / "cache", precision=precision)
+        assert embedder.embed(items, range(1), QUIET, "")[1] == len(items)  # never taken from the other's shelf
+        rows = embedder.rows(items, 0, embedder.features_boundary).take(slice(None)).astype(np.float32)
+        features.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    cosines = (features[0] * features[1]).sum(axis=1)
+    assert np.median(cosines) > 0.99 and cosines.min() > 0.9
 
 
 def test_a_second_run_embeds_nothing_and_new_photos_embed_only_themselves(network, photos, tmp_path):

@@ -6,7 +6,7 @@ import torch
 
 from headstart.network.backbones import BACKBONES, build
 from headstart.network.cut import boundary_before_last_blocks, prefix, suffix
-from headstart.network.weights import load_pretrained
+from headstart.network.weights import load_weights
 from headstart.training import finetuning as module
 from headstart.training.finetuning import (
     FineTuning,
@@ -30,7 +30,7 @@ SETTINGS = FineTuning(epochs=3, batch_size=4, learning_rate=1e-3, head_learning_
 @pytest.fixture(scope="module")
 def network():
     network = build(LITE0, 3)
-    load_pretrained(network, LITE0)
+    load_weights(network, LITE0)
     return network
 
 
@@ -60,7 +60,7 @@ def rows(network, pixels, tmp_path_factory):
 
 def new_suffix(network):
     copied = copy.deepcopy(network)
-    return suffix(copied, boundary_before_last_blocks(copied, 1), dropout_rate=0.2)
+    return suffix(copied, boundary_before_last_blocks(copied, 1), PREPROCESSING, dropout_rate=0.2)
 
 
 def tune(network, rows, checkpoint, settings=SETTINGS, on_epoch=lambda epoch: None):

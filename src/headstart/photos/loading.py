@@ -21,10 +21,10 @@ Result = TypeVar("Result")
 Tag = TypeVar("Tag")
 
 
-def ahead(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
-    """Yield `work(job)` for each job in order, computed in threads a bounded number of jobs ahead."""
+def ahead(jobs: Iterable[Job], work: Callable[[Job], Result], window: int | None = None) -> Iterator[Result]:
+    """Yield `work(job)` for each job in order, computed in threads at most `window` jobs ahead."""
     workers = max(2, os.cpu_count() or 1)
-    window = 4 * workers
+    window = window or 4 * workers
     pending: deque[Future[Result]] = deque()
     with pillow_warnings_silenced(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:

@@ -64,7 +64,7 @@ def fit_example_head(
         started = time.perf_counter()
         draw = np.random.default_rng([seed, number])
         torch.manual_seed(int(draw.integers(2**31)))
-        order, views = draw.permutation(len(train)), draw.integers(0, train.num_views, len(train))
+        order, views = draw.permutation(len(train)), train.draw_views(number, draw)
         loss_sum, correct = 0.0, 0
         head.train()
         for start in range(0, len(order), settings.batch_size):

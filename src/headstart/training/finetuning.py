@@ -1,8 +1,8 @@
-"""Fine-tuning the suffix from stored activations, starting from the probe (LP-FT, Kumar et al., 2022).
+"""Training a suffix of a network, from stored activations or, where it is the whole network, from pixels.
 
-Every epoch takes one view of each photo, drawn by seed and epoch. BatchNorm stays frozen. All randomness of
-an epoch comes from (seed, epoch), so a run that resumes at an epoch's start ends where an uninterrupted one
-would have.
+Fine-tuning starts from the probe (LP-FT, Kumar et al., 2022) with every BatchNorm frozen; training from scratch
+starts from random weights. Every epoch takes one view of each photo, drawn by seed and epoch. All randomness of an
+epoch comes from (seed, epoch), so a run that resumes at an epoch's start ends where an uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,29 +25,45 @@ from torch.nn import functional as F
 
 from headstart.atomic import written_whole
 from headstart.network.cut import set_trainable
+from headstart.photos.loading import ahead
+from headstart.training.hardware import Hardware, Precision, hardware, process_number, same_for_all
 from headstart.training.probe import Floats, Labels, loss_and_accuracy
 from headstart.training.process import keep_large_buffers
-from headstart.training.store import StoredRows
 
+Optimiser = Literal["adamw", "adam", "sgd", "rmsprop"]
 State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """The settings of fine-tuning; learning rates are peaks, reached after warm-up, before cosine decay.
+    """The settings of training; learning rates are peaks, reached after warm-up, before cosine decay.
 
-    `learning_rate` is for the blocks and the head convolution, `head_learning_rate` for the classifier.
-    Training stops early when the validation loss has not improved for `patience` epochs.
+    `learning_rate` is for the blocks and the head convolution, `head_learning_rate` for the classifier; each unit
+    further from the classifier gets `layer_decay` times the rate of the one after it. `mixup` and `cutmix` are the
+    parameters alpha of their Beta distributions, 0 for none. `ema_decay` averages the weights exponentially, and the
+    average is what is measured and kept; 0 for none. Training stops early when the validation loss has not improved
+    for `patience` epochs, or when another epoch would end after `time_limit` seconds. `keep` is the best epoch on
+    validation, or the last.
     """
 
     epochs: int = 12
     batch_size: int = 32
     learning_rate: float = 5e-4
     head_learning_rate: float = 5e-4
+    layer_decay: float = 1.0
+    optimiser: Optimiser = "adamw"
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
     warmup_epochs: float = 1.0
+    ema_decay: float = 0.0
+    train_batch_norm: bool = False
     patience: int = 4
+    time_limit: float | None = None
+    keep: Literal["best", "last"] = "best"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -66,30 +83,60 @@ class Epoch:
     seconds: float
 
 
-class ViewRows:
-    """The stored views of the training photos: `take` picks one view for each of some photos."""
+class Rows(Protocol):
+    """Photos' activations, in order."""
 
-    def __init__(self, views: Sequence[StoredRows]) -> None:
+    def __len__(self) -> int: ...
+
+    def take(self, indices: npt.NDArray[np.int64] | slice, /) -> npt.NDArray[Any]:
+        """Bring some of them into memory, as (n, *row shape)."""
+        ...
+
+
+class TrainingRows(Protocol):
+    """The training photos' views, stored or made anew."""
+
+    def __len__(self) -> int: ...
+
+    def draw_views(self, epoch: int, draw: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Choose a view of each photo for an epoch, counted from 0."""
+        ...
+
+    def take(self, photos: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return (n, *row shape) float32: photo photos[i] in view views[i]."""
+        ...
+
+
+class ViewRows:
+    """The stored views of the training photos."""
+
+    def __init__(self, views: Sequence[Rows]) -> None:
         self._views = views
-        self.num_views = len(views)
 
     def __len__(self) -> int:
         return len(self._views[0])
 
+    def draw_views(self, epoch: int, draw: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Draw one of the stored views for each photo."""
+        return draw.integers(0, len(self._views), len(self))
+
     def take(self, photos: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return (n, *row shape) float32 activations: photo photos[i] in view views[i]."""
-        out = np.empty((len(photos), *self._views[0].shape[1:]), np.float32)
+        out: Floats | None = None
         for view in np.unique(views):
             here = views == view
-            out[here] = self._views[view].take(photos[here])
+            rows = self._views[view].take(photos[here])
+            if out is None:
+                out = np.empty((len(photos), *rows.shape[1:]), np.float32)
+            out[here] = rows
         return torch.from_numpy(out)
 
 
 def fine_tune(
     suffix: nn.Module,
-    train: ViewRows,
+    train: TrainingRows,
     train_labels: Labels,
-    validation: StoredRows,
+    validation: Rows,
     validation_labels: Labels,
     weights: Floats,
     settings: FineTuning,
@@ -97,11 +144,11 @@ def fine_tune(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[State, list[Epoch]]:
-    """Train a suffix in place and return its state at the epoch of highest validation accuracy.
+    """Train a suffix in place and return its state at the epoch that is kept.
 
     Args:
         suffix: ends in the classifier; its weights now are where training starts.
-        train: the training photos' stored views.
+        train: the training photos' views.
         train_labels: (n,) class indices.
         validation: the validation photos' activations in view 0.
         validation_labels: (m,) class indices.
@@ -112,71 +159,55 @@ def fine_tune(
         on_epoch: called with each finished epoch, also with those read from the checkpoint.
 
     Returns:
-        The best state (of trained parameters; among equally accurate epochs the one of least loss), and every
-        epoch.
+        The kept state (of what training changes; the best epoch is the most accurate on validation, among equals
+        the one of least loss), and every epoch.
     """
     keep_large_buffers()
-    device = _device()
-    suffix.to(device)
-    parameters = set_trainable(suffix)
-    named = {name: parameter for name, parameter in suffix.named_parameters() if parameter.requires_grad}
-    optimiser = _optimiser(suffix, named, settings)
-    steps_per_epoch = math.ceil(len(train) / settings.batch_size)
-    class_weights = torch.from_numpy(weights).to(device)
-    progress = _Progress(named, optimiser, checkpoint)
+    where = hardware(settings.precision)
+    suffix.to(where.device)
+    training = _Training(suffix, settings, where, math.ceil(len(train) / settings.batch_size))
+    progress = _Progress(training, checkpoint)
     progress.restore()
     for epoch in progress.history:
         on_epoch(epoch)
-    while len(progress.history) < settings.epochs and not progress.stalled(settings.patience):
+    class_weights = torch.from_numpy(weights).to(where.device)
+    while not progress.finished(settings):
         started = time.perf_counter()
         number = len(progress.history)
         draw = np.random.default_rng([seed, number])
         torch.manual_seed(int(draw.integers(2**31)))
-        order = draw.permutation(len(train))
-        views = draw.integers(0, train.num_views, len(train))
-        suffix.train()
-        set_trainable(suffix)
-        loss_sum, correct = 0.0, 0
-        for step, start in enumerate(range(0, len(order), settings.batch_size)):
-            scale = _schedule(number * steps_per_epoch + step, steps_per_epoch, settings)
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * scale
-            photos = order[start : start + settings.batch_size]
-            batch = _on(train.take(photos, views[photos]), device)
-            labels = torch.from_numpy(train_labels[photos]).to(device)
-            logits = suffix(batch)
-            loss = F.cross_entropy(logits, labels, class_weights, label_smoothing=settings.label_smoothing)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            loss_sum += float(loss.detach()) * len(photos)
-            correct += int((logits.argmax(dim=1) == labels).sum())
-        loss_now, accuracy = loss_and_accuracy(suffix_logits(suffix, validation), validation_labels)
-        progress.add(
-            Epoch(
-                epoch=number + 1,
-                train_loss=loss_sum / len(order),
-                train_accuracy=correct / len(order),
-                validation_loss=loss_now,
-                validation_accuracy=accuracy,
-                learning_rate=settings.learning_rate * scale,
-                seconds=time.perf_counter() - started,
-            )
-        )
+        views = train.draw_views(number, draw)
+        batches = _batches(train, draw.permutation(len(train)), views, settings.batch_size, where)
+        loss, accuracy = training.epoch(number, batches, train_labels, class_weights)
+        validated = loss_and_accuracy(suffix_logits(training.measured, validation), validation_labels)
+        rate, seconds = training.last_learning_rate, time.perf_counter() - started
+        progress.add(same_for_all(Epoch(number + 1, loss, accuracy, *validated, rate, seconds)))
         on_epoch(progress.history[-1])
-    return progress.best, progress.history
+    return progress.kept, progress.history
+
+
+def _batches(
+    train: TrainingRows,
+    order: npt.NDArray[np.int64],
+    views: npt.NDArray[np.int64],
+    batch_size: int,
+    where: Hardware,
+) -> Iterator[tuple[npt.NDArray[np.int64], torch.Tensor]]:
+    """Yield batches as (photos, activations), the next ones being read or decoded meanwhile."""
+    shares = [where.share(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    # A last batch of fewer photos than processes would leave one of them with nothing to do.
+    shares = [photos for photos in shares if len(photos) >= 1]
+    return ahead(shares, lambda photos: (photos, train.take(photos, views[photos])), window=3)
 
 
 @torch.inference_mode()
-def suffix_logits(suffix: nn.Module, rows: StoredRows, batch_size: int = 64) -> Floats:
-    """Return the (n, num_classes) float32 logits of stored activations, in evaluation mode."""
+def suffix_logits(suffix: nn.Module, rows: Rows, batch_size: int = 64) -> Floats:
+    """Return the (n, num_classes) float32 logits of activations, in evaluation mode."""
     suffix.eval()
-    device = next(suffix.parameters()).device
-    parts = [
-        suffix(_on(torch.from_numpy(rows.take(slice(start, start + batch_size)).astype(np.float32)), device))
-        for start in range(0, len(rows), batch_size)
-    ]
+    where = Hardware(next(suffix.parameters()).device, None)
+    chunks = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
+    read = ahead(chunks, lambda chunk: torch.from_numpy(rows.take(chunk).astype(np.float32)), window=3)
+    parts = [suffix(where.place(batch)) for batch in read]
     return np.asarray(torch.cat(parts).float().cpu().numpy())
 
 
@@ -185,57 +216,141 @@ def interpolated(start: State, end: State, share: float) -> State:
     return {name: torch.lerp(start[name], end[name], share) for name in end}
 
 
-def trained_state(suffix: nn.Module) -> State:
-    """Copy the parameters of a suffix that train, to float32 on the CPU."""
-    set_trainable(suffix)
-    return {
-        name: parameter.detach().float().cpu().clone()
-        for name, parameter in suffix.named_parameters()
-        if parameter.requires_grad
-    }
+def trained_state(suffix: nn.Module, train_batch_norm: bool = False) -> State:
+    """Copy what training changes in a suffix, to float32 on the CPU."""
+    return _copied(set_trainable(suffix, train_batch_norm))
 
 
 def load_state(suffix: nn.Module, state: State) -> None:
-    """Put trained parameters back into a suffix."""
-    parameters = dict(suffix.named_parameters())
+    """Put a state back into a suffix."""
+    places = {**dict(suffix.named_parameters()), **dict(suffix.named_buffers())}
     with torch.no_grad():
         for name, tensor in state.items():
-            parameters[name].copy_(tensor)
+            places[name].copy_(tensor)
 
 
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def _copied(state: State) -> State:
+    return {name: value.detach().float().cpu().clone() for name, value in state.items()}
 
 
-def _on(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if batch.dim() == 4:
-        return batch.to(device).contiguous(memory_format=torch.channels_last)
-    return batch.to(device)
+class _Training:
+    """A suffix with its optimiser and average, and one epoch over it.
+
+    `changing` is everything that training changes, by name; `measured` the module that is validated: the suffix, or
+    the average of its weights.
+    """
+
+    def __init__(self, suffix: nn.Module, settings: FineTuning, where: Hardware, steps_per_epoch: int) -> None:
+        self._settings = settings
+        self._where = where
+        self._steps_per_epoch = steps_per_epoch
+        self._suffix = suffix
+        self.changing = set_trainable(suffix, settings.train_batch_norm)
+        self.optimiser = _optimiser(suffix, settings)
+        self._scaler = where.scaler()
+        self._average: Any = None
+        if settings.ema_decay:
+            from timm.utils.model_ema import ModelEmaV3
+
+            self._average = ModelEmaV3(suffix, settings.ema_decay, use_warmup=True)
+        self._forward = where.forward_of(suffix, settings.epochs * steps_per_epoch)
+        self._mix = _mixing(settings, list(suffix.children())[-1])
+        self.last_learning_rate = settings.learning_rate
+
+    @property
+    def measured(self) -> nn.Module:
+        module: nn.Module = self._average.module if self._average else self._suffix
+        return module
+
+    def averaged(self) -> State:
+        """Return the averages of what training changes, by name; nothing where weights are not averaged."""
+        if not self._average:
+            return {}
+        state = self._average.module.state_dict()
+        return {name: state[name] for name in self.changing}
+
+    def epoch(
+        self,
+        number: int,
+        batches: Iterator[tuple[npt.NDArray[np.int64], torch.Tensor]],
+        labels: Labels,
+        class_weights: torch.Tensor,
+    ) -> tuple[float, float]:
+        """Train one epoch; return its mean loss and its accuracy while training."""
+        settings, where = self._settings, self._where
+        set_trainable(self._suffix, settings.train_batch_norm)
+        parameters = [value for value in self.changing.values() if value.requires_grad]
+        loss_sum, correct, seen = 0.0, 0, 0
+        for step, (photos, batch) in enumerate(batches, number * self._steps_per_epoch):
+            scale = _schedule(step, self._steps_per_epoch, settings)
+            for group in self.optimiser.param_groups:
+                group["lr"] = group["peak"] * scale
+            target = torch.from_numpy(labels[photos]).to(where.device)
+            inputs, mixed = self._mix(where.place(batch), target)
+            with where.autocast():
+                logits = self._forward(inputs).float()
+            loss = F.cross_entropy(logits, mixed, class_weights, label_smoothing=settings.label_smoothing)
+            self.optimiser.zero_grad()
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self._scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            self._scaler.step(self.optimiser)
+            self._scaler.update()
+            if self._average:
+                self._average.update(self._suffix, step=step)
+            loss_sum += float(loss.detach()) * len(photos)
+            correct += int((logits.argmax(dim=1) == target).sum())
+            seen += len(photos)
+        self.last_learning_rate = settings.learning_rate * scale
+        return loss_sum / seen, correct / seen
 
 
-def _optimiser(suffix: nn.Module, named: dict[str, nn.Parameter], settings: FineTuning) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices and kernels only, and a learning rate of its own for the classifier."""
-    classifier = {id(parameter) for parameter in list(suffix.children())[-1].parameters()}
+def _mixing(settings: FineTuning, classifier: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], tuple[Any, Any]]:
+    """Return what mixes a batch with itself: MixUp (Zhang et al., 2018), CutMix (Yun et al., 2019), or nothing."""
+    if not settings.mixup and not settings.cutmix:
+        return lambda batch, target: (batch, target)
+    from torchvision.transforms import v2
+
+    num_classes = int(classifier.get_parameter("bias").numel())
+    mixes: list[Any] = []
+    if settings.mixup:
+        mixes.append(v2.MixUp(alpha=settings.mixup, num_classes=num_classes))
+    if settings.cutmix:
+        mixes.append(v2.CutMix(alpha=settings.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(mixes)
+
+
+def _optimiser(suffix: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
+    """Make the optimiser, with weight decay on matrices and kernels only and a learning rate for each unit."""
+    units = [unit for unit in suffix.children() if any(value.requires_grad for value in unit.parameters())]
     groups = []
-    for in_head, peak in ((False, settings.learning_rate), (True, settings.head_learning_rate)):
+    for depth, unit in enumerate(reversed(units)):
+        peak = settings.learning_rate * settings.layer_decay ** (depth - 1) if depth else settings.head_learning_rate
         for decays, decay in ((True, settings.weight_decay), (False, 0.0)):
-            members = [
-                parameter
-                for parameter in named.values()
-                if (id(parameter) in classifier) == in_head and (parameter.dim() > 1) == decays
-            ]
+            members = [value for value in unit.parameters() if value.requires_grad and (value.dim() > 1) == decays]
             if members:
                 groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
-    return torch.optim.AdamW(groups)
+    return named_optimiser(settings.optimiser, groups)
+
+
+def named_optimiser(name: Optimiser, groups: Any, learning_rate: float = 1e-3) -> torch.optim.Optimizer:
+    """Make an optimiser by name; Adam with Keras's epsilon, SGD with Nesterov's momentum of 0.9."""
+    if name == "adam":
+        return torch.optim.Adam(groups, learning_rate, eps=1e-7)
+    if name == "sgd":
+        return torch.optim.SGD(groups, learning_rate, momentum=0.9, nesterov=True)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(groups, learning_rate, alpha=0.9, eps=1e-7)
+    return torch.optim.AdamW(groups, learning_rate)
 
 
 def _schedule(step: int, steps_per_epoch: int, settings: FineTuning) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then a cosine to zero."""
+    """Return the share of the peak learning rate: linear warm-up, then a cosine to zero or the peak throughout."""
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if settings.schedule == "constant":
+        return 1.0
     progress = (step - warmup) / max(1, settings.epochs * steps_per_epoch - warmup)
     return 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -249,31 +364,43 @@ def _quality(epoch: Epoch) -> tuple[float, float]:
 
 
 class _Progress:
-    """What has been trained so far: history and best state, kept in a checkpoint file."""
+    """What has been trained so far: history and kept state, in a checkpoint file."""
 
-    def __init__(self, named: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, checkpoint: Path) -> None:
-        self._named = named
-        self._optimiser = optimiser
+    def __init__(self, training: _Training, checkpoint: Path) -> None:
+        self._training = training
+        self._names = {id(value): name for name, value in training.changing.items()}
+        self._keep = training._settings.keep
         self._checkpoint = checkpoint
         self.history: list[Epoch] = []
-        self.best: State = {}
+        self.kept: State = {}
 
-    def stalled(self, patience: int) -> bool:
-        """Say whether the last `patience` epochs brought no lower validation loss."""
+    def finished(self, settings: FineTuning) -> bool:
+        """Say whether all epochs are done, none of the last `patience` was better, or time is up."""
         losses = [epoch.validation_loss for epoch in self.history]
-        return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+        if len(losses) >= settings.epochs:
+            return True
+        if len(losses) > settings.patience and min(losses[-settings.patience :]) >= min(losses[: -settings.patience]):
+            return True
+        seconds = [epoch.seconds for epoch in self.history]
+        return bool(seconds) and settings.time_limit is not None and sum(seconds) + seconds[-1] > settings.time_limit
 
     def add(self, epoch: Epoch) -> None:
-        """Add an epoch, keep its weights if they are the best so far, and write the checkpoint."""
-        if not self.history or _quality(epoch) > max(map(_quality, self.history)):
-            self.best = {name: value.detach().float().cpu().clone() for name, value in self._named.items()}
+        """Add an epoch, keep its weights if they are to be kept, and write the checkpoint."""
+        averaged = self._training.averaged()
+        if self._keep == "last" or not self.history or _quality(epoch) > max(map(_quality, self.history)):
+            self.kept = _copied(averaged or self._training.changing)
         self.history.append(epoch)
-        tensors = {f"best.{name}": value for name, value in self.best.items()}
-        for name, parameter in self._named.items():
-            tensors[f"now.{name}"] = parameter.detach()
-            for key, value in self._optimiser.state[parameter].items():
-                tensors[f"optimiser.{key}.{name}"] = value
-        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        if process_number() > 0:
+            return
+        tensors = {f"kept.{name}": value for name, value in self.kept.items()}
+        tensors |= {f"now.{name}": value.detach() for name, value in self._training.changing.items()}
+        tensors |= {f"average.{name}": value.detach() for name, value in averaged.items()}
+        for parameter, state in self._training.optimiser.state.items():
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"optimiser.{key}.{self._names[id(parameter)]}"] = value
+        # A copy of each: an average and its source may share memory at first, which safetensors refuses.
+        tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
         with written_whole(self._checkpoint) as draft:
             save_file(tensors, draft, {"history": json.dumps([asdict(past) for past in self.history])})
 
@@ -281,17 +408,18 @@ class _Progress:
         """Go back to where the checkpoint was written, if there is one."""
         if not self._checkpoint.exists():
             return
+        places = {"now": self._training.changing, "average": self._training.averaged()}
         with safe_open(self._checkpoint, "pt") as file, torch.no_grad():
             self.history = [Epoch(**past) for past in json.loads(file.metadata()["history"])]
             for key in file.keys():  # noqa: SIM118 - not a dictionary
                 kind, name = key.split(".", 1)
                 tensor = file.get_tensor(key)
-                if kind == "best":
-                    self.best[name] = tensor
-                elif kind == "now":
-                    self._named[name].copy_(tensor)
+                if kind == "kept":
+                    self.kept[name] = tensor
+                elif kind in places:
+                    places[kind][name].copy_(tensor)
                 else:
                     entry, name = name.split(".", 1)
-                    parameter = self._named[name]
+                    parameter = self._training.changing[name]
                     value = tensor if tensor.dim() == 0 else tensor.to(parameter.device)
-                    self._optimiser.state[parameter][entry] = value
+                    self._training.optimiser.state[parameter][entry] = value

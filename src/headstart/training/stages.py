@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,16 @@ from headstart.evaluation.metrics import wilson_interval
 from headstart.network.cut import set_trainable, suffix
 from headstart.photos.catalog import Catalog
 from headstart.photos.split import SPLITS
+from headstart.photos.views import Preprocessing
 from headstart.recipe import Recipe
 from headstart.training.embedding import Embedder, Photo
-from headstart.training.example_head import fit_example_head
+from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import (
     Epoch,
     FineTuning,
+    Rows,
     State,
+    TrainingRows,
     ViewRows,
     fine_tune,
     interpolated,
@@ -66,15 +69,21 @@ class TrainingData:
 
     def features(self, split: str, view: int = 0) -> StoredRows:
         """Return the (n, num_features) pooled features of a split."""
-        return self._embedder.rows(self.photos[split], view, self._embedder.features_boundary)
+        return self._embedder.features(self.photos[split], view)
 
-    def activations(self, split: str, view: int = 0) -> StoredRows:
+    def activations(self, split: str, view: int = 0) -> Rows:
         """Return the activations of a split at the boundary."""
         return self._embedder.rows(self.photos[split], view, self._boundary)
 
-    def views(self, kind: Callable[[str, int], StoredRows]) -> ViewRows:
-        """Return all views of the training photos, of `features` or `activations`."""
-        return ViewRows([kind("train", view) for view in range(self.num_views)])
+    def feature_views(self) -> ViewRows:
+        """Return the pooled features of all stored views of the training photos."""
+        return ViewRows([self.features("train", view) for view in range(self.num_views)])
+
+    def training_rows(self) -> TrainingRows:
+        """Return the views of the training photos at the boundary: stored, or, of the pixels, new in each epoch."""
+        if self._boundary == 0:
+            return self._embedder.fresh_views(self.photos["train"])
+        return ViewRows([self.activations("train", view) for view in range(self.num_views)])
 
 
 def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -> Floats:
@@ -97,9 +106,11 @@ def fit_head(
     labels, validation = data.labels["train"], (data.features("validation"), data.labels["validation"])
     if recipe.head == "example":
         num_classes = len(data.class_names)
-        head, epochs = fit_example_head(data.views(data.features), labels, *validation, num_classes, recipe.seed)
+        settings = ExampleHead(recipe.example_epochs, recipe.example_batch_size, recipe.example_learning_rate)
+        views = data.feature_views()
+        head, epochs = fit_example_head(views, labels, *validation, num_classes, recipe.seed, settings)
         stage, history = "example head", _stage_history("example head", epochs)
-        detail = "batch normalisation, dropout 0.2, dense; Adam"
+        detail = f"batch normalisation, dropout 0.2, dense; Adam, {recipe.example_epochs} epochs"
     else:
         head, path = fit_probe(data.features("train"), labels, *validation, weights)
         stage, history = (
@@ -151,6 +162,7 @@ class Tuned:
     suffix: nn.Module
     start: State
     end: State
+    stage: str
     stages: dict[str, Any]
     history: list[dict[str, Any]]
 
@@ -158,46 +170,63 @@ class Tuned:
 def tune_suffix(
     network: nn.Module,
     boundary: int,
+    preprocessing: Preprocessing,
     data: TrainingData,
     recipe: Recipe,
     weights: Floats,
     checkpoints: Path,
     console: Console,
 ) -> Tuned:
-    """Fine-tune the suffix from the probe, on stored activations."""
-    trainable = suffix(network, boundary, recipe.dropout_rate)
-    start = trained_state(trainable)
-    count = sum(parameter.numel() for parameter in set_trainable(trainable))
+    """Train the suffix: from the probe, or from random weights."""
+    trainable = suffix(network, boundary, preprocessing, recipe.dropout_rate)
+    start = trained_state(trainable, recipe.train_batch_norm)
+    changing = set_trainable(trainable, recipe.train_batch_norm)
+    count = sum(value.numel() for value in changing.values() if value.requires_grad)
     total = sum(parameter.numel() for parameter in network.parameters())
-    blocks = "block" if recipe.unfreeze == 1 else f"{recipe.unfreeze} blocks"
-    console.say(
-        f"Fine-tuning the last {blocks} and the head: {count:,} of {total:,} parameters, from stored activations"
-    )
+    source = "from stored activations" if boundary else "from pixels"
+    what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {_part_text(recipe.unfreeze)}"
+    console.say(f"{what}: {count:,} of {total:,} parameters, {source}")
     validation, labels = data.activations("validation"), data.labels["validation"]
 
     def tell(epoch: Epoch) -> None:
         console.say(
             f"            epoch {epoch.epoch:>2}: training loss {epoch.train_loss:.3f}, validation loss "
             f"{epoch.validation_loss:.3f}, accuracy {100 * epoch.validation_accuracy:.1f}%, {epoch.seconds:.1f} s"
+            f"{'' if boundary else f' ({len(train) / epoch.seconds:.0f} photos/s)'}"
         )
 
     settings = FineTuning(**{field.name: getattr(recipe, field.name) for field in fields(FineTuning)})
+    train = data.training_rows()
+    checkpoint = checkpoints / f"{data.digest}.safetensors"
     end, epochs = fine_tune(
-        trainable,
-        data.views(data.activations),
-        data.labels["train"],
-        validation,
-        labels,
-        weights,
-        settings,
-        recipe.seed,
-        checkpoints / f"{data.digest}.safetensors",
-        tell,
+        trainable, train, data.labels["train"], validation, labels, weights, settings, recipe.seed, checkpoint, tell
     )
+    seconds = sum(epoch.seconds for epoch in epochs)
+    if recipe.time_limit and len(epochs) < recipe.epochs and seconds + epochs[-1].seconds > recipe.time_limit:
+        console.say(f"            stopped after {len(epochs)} of {recipe.epochs} epochs: --time-limit")
     load_state(trainable, end)
-    result = _stage(suffix_logits(trainable, validation), labels, sum(epoch.seconds for epoch in epochs))
-    history = _stage_history("fine-tuning", epochs)
-    return Tuned(trainable, start, end, {"fine-tuning": result}, history)
+    stage = "from scratch" if recipe.from_scratch else "fine-tuning"
+    result = _stage(suffix_logits(trainable, validation), labels, seconds) | {
+        "epochs": len(epochs),
+        "parameters": count,
+        "photos_per_second": len(train) * len(epochs) / seconds,
+    }
+    return Tuned(trainable, start, end, stage, {stage: result}, _stage_history(stage, epochs))
+
+
+def _part_text(unfreeze: int | str) -> str:
+    if isinstance(unfreeze, int):
+        return f"the last {'block' if unfreeze == 1 else f'{unfreeze} blocks'} and the head"
+    named = {"all": "the whole network", "head": "the head convolution and the classifier"}
+    return named.get(unfreeze, f"{unfreeze} and what follows")
+
+
+def keep_last(tuned: Tuned, data: TrainingData, console: Console) -> dict[str, Any]:
+    """Keep what training ended with: the last epoch's weights, or the best epoch's, as the recipe chose."""
+    accuracy = tuned.stages[tuned.stage]["validation"]["accuracy"]
+    photos = counted(len(data.labels["validation"]), "photo")
+    console.say(f"Kept        {tuned.stage}: validation accuracy {100 * accuracy:.1f}%, on {photos}")
+    return {"stage": tuned.stage, "share": 1.0, "validation_accuracy": accuracy}
 
 
 def keep_best(tuned: Tuned, first_stage: str, data: TrainingData, console: Console) -> dict[str, Any]:

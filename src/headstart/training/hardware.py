@@ -1,0 +1,110 @@
+"""The hardware that a network trains on: one processor or GPU, or several processes with one each."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+Value = TypeVar("Value")
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def num_processes() -> int:
+    """Return how many processes `accelerate launch` (or torchrun) has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_number() -> int:
+    """Return which of these processes this is, from 0, which writes the run's files."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come to this line."""
+    if num_processes() > 1:
+        _accelerator().wait_for_everyone()
+
+
+def same_for_all(value: Value) -> Value:
+    """Return the first process's value in every process; it must pickle."""
+    if num_processes() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    _accelerator()
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def _accelerator() -> Any:
+    """Return accelerate's object for this process; it is a singleton underneath."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device, and the precision of the forward pass on it: None for float32 throughout."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return what keeps float16 gradients from vanishing; it does nothing in other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype is torch.float16)
+
+    def forward_of(self, network: nn.Module, steps: int) -> nn.Module:
+        """Return what a training step calls in place of the network, whose parameters it shares.
+
+        With several processes, their gradients are averaged. On a CUDA GPU a long training is compiled; compiling
+        takes about a minute.
+        """
+        if num_processes() > 1:
+            prepared: nn.Module = _accelerator().prepare_model(network)
+            return prepared
+        if self.device.type == "cuda" and steps > 2000:
+            return torch.compile(network)  # type: ignore[return-value]
+        return network
+
+    def share(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return this process's part of a batch."""
+        return np.array_split(photos, num_processes())[process_number()]
+
+    def place(self, batch: torch.Tensor) -> torch.Tensor:
+        """Move a float32 batch to the device; images in channels-last order, which convolutions are fastest in."""
+        if batch.dim() == 4:
+            return batch.to(self.device).contiguous(memory_format=torch.channels_last)
+        return batch.to(self.device)
+
+
+def hardware(precision: Precision = "auto") -> Hardware:
+    """Find the hardware of this process.
+
+    Args:
+        precision: of the forward pass. `auto` is float32 on a CPU, where it trains faster than bfloat16 does even on
+            processors that have it (benchmarks/README.md), and bfloat16, else float16, on a GPU.
+    """
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        automatic = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    elif torch.backends.mps.is_available():
+        device, automatic = torch.device("mps"), torch.float16
+    else:
+        device, automatic = torch.device("cpu"), None
+    chosen = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": automatic}[precision]
+    return Hardware(device, chosen)
