@@ -20,3 +20,17 @@ def make_photos(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cat"), co
         for number in range(count):
             make_photo(1000 * hue + number, hue).save(root / name / f"{number}.png")
     return root
+
+
+def landscape(width: int, height: int) -> Image.Image:
+    """Make a smooth picture that differs everywhere, with known structure and no fine detail."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    waves = [np.sin(6 * x + 2 * y), np.cos(5 * y - x), np.sin(4 * x * y + 1)]
+    return Image.fromarray(np.stack([128 + 100 * wave for wave in waves], axis=-1).round().astype(np.uint8))
+
+
+def halves(width: int, height: int) -> Image.Image:
+    """Make a picture red on the left and blue on the right."""
+    image = Image.new("RGB", (width, height), "blue")
+    image.paste("red", (0, 0, width // 2, height))
+    return image

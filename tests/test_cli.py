@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import get_args
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from headstart.cli import main
+from headstart.cli import AugmentationChoice, main
+from headstart.photos.augmentation import Augmentation
 from making import make_photos
 
 SMALL = ["--image-size", "64", "--epochs", "2", "--num-views", "2"]
@@ -56,7 +58,9 @@ def refused(result: Result) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["demo"], ["predict"], ["evaluate"], ["report"], ["cache"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["demo"], ["predict"], ["evaluate"], ["show"], ["report"], ["cache"]]
+)
 def test_help_tells_what_a_command_does_without_heavy_imports(command):
     program = (
         "import sys; from headstart.cli import main\n"
@@ -102,6 +106,10 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
         (["predict", "RUN", "gone.jpg"], "gone.jpg: no such file or folder, and nothing matches it"),
         (["predict", "RUN", "PHOTOS", "-o", "out.txt"], "-o out.txt: unknown suffix; expected one of .csv, .jsonl"),
         (["evaluate", "RUN", "nowhere"], "nowhere: no such folder or file"),
+        (["show", "nowhere"], "nowhere: no such folder or file"),
+        (["show", "PHOTOS", "-o", "out.jpg"], "-o out.jpg: unknown suffix; expected .png"),
+        (["show", "PHOTOS", "--augmentation", "none", "--image-size", "64"], "--augmentation, --image-size: for the"),
+        (["show", "PHOTOS", "--augmented", "--photo", "gone.jpg"], "gone.jpg: no such file"),
         (["report", "nowhere"], "nowhere: is not a finished run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -171,6 +179,23 @@ def test_evaluate_measures_and_refuses_unknown_classes(headstart, finished, tmp_
     other = make_photos(tmp_path / "other", ("ant", "Bee"), 2)
     message = refused(headstart("evaluate", run, other))
     assert "has classes that the classifier does not know: 'Bee'; expected only 'ant', 'bee', 'cat'" in message
+
+
+def test_show_draws_samples_and_views(headstart, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert headstart("show", photos).stdout == "samples.png\n"
+    views = ["--augmented", "--image-size", "32", "--resize-policy", "squash", "--seed", "2", "-o", "views.png"]
+    for policy in AugmentationChoice:
+        assert headstart("show", photos, *views, "--augmentation", policy.value).stdout == "views.png\n"
+    assert headstart("show", photos / "ant" / "0.png", *views).returncode == 0
+    assert headstart("show", photos, *views, "--photo", "ant/0.png").returncode == 0
+    for name in ("samples.png", "views.png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.format == "PNG" and min(image.size) > 600
+
+
+def test_every_policy_is_a_choice_of_the_command_line():
+    assert [choice.value for choice in AugmentationChoice] == list(get_args(Augmentation))
 
 
 def test_report_is_made_again_from_the_files_alone(headstart, finished):

@@ -13,6 +13,9 @@ def test_the_public_names_are_there():
         "Run",
         "__version__",
         "load",
+        "plot_history",
+        "show_samples",
+        "show_views",
         "train",
     }
     assert all(getattr(headstart, name) is not None for name in headstart.__all__)

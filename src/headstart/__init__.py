@@ -15,15 +15,31 @@ from headstart.errors import HeadstartError, PhotoError
 if TYPE_CHECKING:
     from headstart.classifier import Classifier, load
     from headstart.recipe import Recipe
+    from headstart.report.pictures import plot_history, show_samples, show_views
     from headstart.run import Run, train
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "HeadstartError", "PhotoError", "Recipe", "Run", "__version__", "load", "train"]
+__all__ = [
+    "Classifier",
+    "HeadstartError",
+    "PhotoError",
+    "Recipe",
+    "Run",
+    "__version__",
+    "load",
+    "plot_history",
+    "show_samples",
+    "show_views",
+    "train",
+]
 
 _HOMES = {
     "Classifier": "headstart.classifier",
     "load": "headstart.classifier",
     "Recipe": "headstart.recipe",
+    "plot_history": "headstart.report.pictures",
+    "show_samples": "headstart.report.pictures",
+    "show_views": "headstart.report.pictures",
     "Run": "headstart.run",
     "train": "headstart.run",
 }

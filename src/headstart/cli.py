@@ -50,7 +50,10 @@ class AugmentationChoice(str, Enum):
     """The policy of the augmented views."""
 
     none = "none"
+    example = "example"
+    example_full = "example-full"
     photo = "photo"
+    strong = "strong"
 
 
 class ClassWeightsChoice(str, Enum):
@@ -284,6 +287,44 @@ def evaluate(
     metrics = run_evaluate(load(classifier, engine.value), photos, output, console)
     if as_json:
         print(json.dumps(metrics))
+
+
+@app.command()
+def show(
+    photos: Annotated[str, typer.Argument(help="What `train` takes; with --augmented also one photo.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A PNG file.")] = Path("samples.png"),
+    augmented: Annotated[bool, typer.Option("--augmented", help="Show one photo's views instead.")] = False,
+    photo: Annotated[
+        str | None, typer.Option(help="The photo whose views to show.", show_default="one drawn by the seed")
+    ] = None,
+    augmentation: Annotated[
+        AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="photo")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of the views, in pixels.", show_default="the default backbone's own")
+    ] = None,
+    resize_policy: Annotated[
+        ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Which photos; and which views.")] = 0,
+    cache: Cache = None,
+) -> None:
+    """Draw nine photos with their labels, or with --augmented nine views of one photo, as training sees it."""
+    of_views = {"photo": photo, "augmentation": augmentation, "image_size": image_size, "resize_policy": resize_policy}
+    choices: dict[str, Any] = {
+        name: value.value if isinstance(value, Enum) else value for name, value in of_views.items() if value is not None
+    }
+    if choices and not augmented:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
+        raise HeadstartError(f"{named}: for the views of one photo only.", "Add --augmented.")
+    if output.suffix.lower() != ".png":
+        raise HeadstartError(f"-o {output}: unknown suffix; expected .png.", "Name the file accordingly.")
+    from headstart.report.figure import write_picture
+    from headstart.report.pictures import show_samples, show_views
+
+    _use_cache(cache)
+    write_picture(show_views(photos, seed=seed, **choices) if augmented else show_samples(photos, seed), output)
+    print(output)
 
 
 @app.command()

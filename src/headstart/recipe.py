@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from headstart.errors import HeadstartError, listed
-from headstart.photos.views import Augmentation, ResizePolicy
+from headstart.photos.augmentation import Augmentation
+from headstart.photos.views import ResizePolicy
 from headstart.training.finetuning import Optimiser
 from headstart.training.hardware import Precision
 

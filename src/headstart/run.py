@@ -289,7 +289,7 @@ def _save(
 ) -> None:
     """Write the classifier, the pictures and the report, and last the metrics."""
     from headstart.report.page import write_report
-    from headstart.report.plots import plot_confusion, plot_history
+    from headstart.report.plots import write_confusion_plot, write_history_plot
 
     brief = ("photos", "accuracy", "accuracy_interval", "macro_f1", "log_loss")
     training = {
@@ -301,8 +301,8 @@ def _save(
     Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine).save(
         folder.classifier
     )
-    plot_history(pd.read_csv(folder.history), folder.curves)
-    plot_confusion(metrics["test"]["confusion_matrix"], catalog.class_names, folder.confusion)
+    write_history_plot(pd.read_csv(folder.history), folder.curves)
+    write_confusion_plot(metrics["test"]["confusion_matrix"], catalog.class_names, folder.confusion)
     write_report(folder, metrics)
     folder.write_metrics(metrics)
 

@@ -29,6 +29,20 @@ def test_mistakes_and_problems_are_listed(finished, tmp_path):
     assert "a&lt;b&gt;.jpg" in page and "empty file" in page
 
 
+def test_class_names_are_readable_and_one_may_be_called_na(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    names = {"ant": "n02085782-Japanese_spaniel", "bee": "NA", "cat": "cat"}
+    for file in ("predictions.csv", "metrics.json", "catalog.csv"):
+        text = (tmp_path / "run" / file).read_text()
+        for old, new in names.items():
+            text = re.sub(rf"(?<=[\",]){old}(?=[\",\n])", new, text)
+        (tmp_path / "run" / file).write_text(text)
+    page = report_again(tmp_path / "run").read_text()
+    classes = page[page.index("Classes, worst first") : page.index("Recipe")]
+    assert re.findall(r"<tr><td>([^<]*)</td>", classes) == ["NA", "cat", "Japanese spaniel"]
+    assert "Surest mistakes" not in page  # a missing value would differ from itself
+
+
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(HeadstartError, match="is not a finished run"):
         report_again(tmp_path)

@@ -28,7 +28,12 @@ def test_a_small_confusion_matrix_has_names_and_counts():
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["3", "1", "2"]
     assert [label.get_text() for label in axes.get_yticklabels()] == [r"\$a", "b" * 23 + "…"]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
+
+
+def test_a_confusion_matrix_has_readable_names():
+    axes = confusion_figure([[1, 0], [0, 1]], ["n02085782-Japanese_spaniel", "n02087046-toy_terrier"]).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Japanese spaniel", "toy terrier"]
 
 
 def test_a_large_confusion_matrix_stays_a_picture():

@@ -10,9 +10,10 @@ from headstart.console import Console
 from headstart.network.backbones import BACKBONES, build
 from headstart.network.cut import boundary_before_last_blocks, last_boundary, prefix
 from headstart.network.weights import load_weights
+from headstart.photos.augmentation import augmented_view
 from headstart.photos.catalog import file_digest, photo_files
 from headstart.photos.decode import decode
-from headstart.photos.views import augmented_view, evaluation_view
+from headstart.photos.views import evaluation_view
 from headstart.training.embedding import Embedder, Photo
 from headstart.training.engines import choose_engine
 

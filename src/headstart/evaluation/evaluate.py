@@ -67,7 +67,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
         f"Accuracy {accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}, log loss {metrics['log_loss']:.3f}"
     )
     if output is not None:
-        from headstart.report.plots import plot_confusion
+        from headstart.report.plots import write_confusion_plot
 
         output.mkdir(parents=True, exist_ok=True)
         for name, rows_of in (
@@ -75,6 +75,6 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
             ("problems.csv", problem_table(problems)),
         ):
             write_table(output / name, rows_of)
-        plot_confusion(metrics["confusion_matrix"], classifier.class_names, output / "confusion.png")
+        write_confusion_plot(metrics["confusion_matrix"], classifier.class_names, output / "confusion.png")
         write_json(output / "metrics.json", metrics)
     return metrics

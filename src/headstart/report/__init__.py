@@ -1,1 +1,1 @@
-"""Pictures and the HTML page, made from the run folder's files alone."""
+"""Pictures of photos and runs, the HTML page and the model card."""

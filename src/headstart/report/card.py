@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headstart.evaluation.metrics import accuracy_text
+from headstart.photos.names import readable_names
 
 if TYPE_CHECKING:
     from headstart.classifier import Classifier
@@ -46,7 +47,7 @@ def model_card(classifier: Classifier) -> str:
         backbone=classifier.backbone,
         size=classifier.preprocessing.image_size,
         policy=classifier.preprocessing.resize_policy,
-        classes=", ".join(f"`{name}`" for name in classifier.class_names),
+        classes=", ".join(f"`{name}`" for name in readable_names(classifier.class_names)),
         training_photos=training.get("training_photos", 0),
         kept=training["kept"]["stage"] if "kept" in training else "unknown",
         validation=accuracy_text(training["validation"]) if "validation" in training else "not measured",

@@ -11,6 +11,7 @@ import pandas as pd
 from headstart.atomic import write_text
 from headstart.errors import HeadstartError
 from headstart.evaluation.metrics import accuracy_text
+from headstart.photos.names import readable_names
 from headstart.run_folder import RunFolder
 
 _SHOWN = 20
@@ -36,17 +37,21 @@ def write_report(folder: RunFolder, metrics: dict[str, Any]) -> None:
     from jinja2 import Environment, PackageLoader
 
     catalog = pd.read_csv(folder.catalog, dtype=str, keep_default_na=False)
-    predictions = pd.read_csv(folder.predictions, dtype={"path": str, "label": str, "prediction": str})
+    # A class may well be called NA.
+    texts = {"path": str, "label": str, "prediction": str}
+    predictions = pd.read_csv(folder.predictions, dtype=texts, keep_default_na=False)
     problems = pd.read_csv(folder.problems, dtype=str, keep_default_na=False)
     wrong = predictions[predictions["label"] != predictions["prediction"]]
     pairs = wrong.groupby(["label", "prediction"]).size().sort_values(ascending=False, kind="stable")
+    labels = [row["class"] for row in metrics["test"]["per_class"]]
     environment = Environment(loader=PackageLoader("headstart.report", "."), autoescape=True)
     page = environment.get_template("page.html.jinja").render(
         name=folder.path.resolve().name,
         metrics=metrics,
         accuracy_text=accuracy_text,
         counts=pd.crosstab(catalog["label"], catalog["split"]).sum().to_dict(),
-        num_classes=len(metrics["test"]["per_class"]),
+        num_classes=len(labels),
+        names=dict(zip(labels, readable_names(labels), strict=True)),
         per_class=sorted(metrics["test"]["per_class"], key=lambda row: (row["f1"], row["class"])),
         pairs=[(truth, found, count) for (truth, found), count in pairs.head(_SHOWN).items()],
         mistakes=wrong.sort_values("probability", ascending=False).head(_SHOWN).to_dict("records"),

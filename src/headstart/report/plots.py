@@ -1,4 +1,4 @@
-"""The pictures of a run, from its files alone."""
+"""The plots of a run, from its files alone."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from headstart.atomic import written_whole
+from headstart.photos.names import readable_names
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from headstart.report.figure import Picture
 
 _TRAINING, _VALIDATION = "#b3531d", "#1f5fa8"
 
 
-def history_figure(history: pd.DataFrame) -> Figure:
+def history_figure(history: pd.DataFrame) -> Picture:
     """Draw accuracy and loss by epoch, training and validation, with all stages one after another.
 
     Args:
         history: the run's `history.csv`.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    from headstart.report.figure import Picture
+
+    figure = Picture(figsize=(9, 3.6), layout="constrained")
     for axes, kind, factor in zip(figure.subplots(1, 2), ("accuracy", "loss"), (100, 1), strict=True):
         offset = 0
         for number, (stage, rows) in enumerate(history.groupby("stage", sort=False)):
@@ -51,28 +52,28 @@ def history_figure(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Figure:
+def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Picture:
     """Draw a confusion matrix: rows are the truth, columns the prediction, shades the share of the row.
 
     Counts are written in up to 25 classes and names shown up to 130; beyond that the picture alone remains.
     """
-    from matplotlib.figure import Figure
+    from headstart.report.figure import Picture, caption
 
     matrix = np.array(counts, float)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     number = len(class_names)
     side = float(np.clip(2.5 + 0.3 * number, 4, 16))
-    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    figure = Picture(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the class's photos", shrink=0.7)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     if number <= 130:
-        shown = [name if len(name) <= 24 else name[:23] + "…" for name in class_names]
+        shown = [caption(name) for name in readable_names(class_names)]
         size = 8 if number <= 30 else 6 if number <= 60 else 4.5
-        axes.set_xticks(range(number), _plain(shown), rotation=90, fontsize=size)
-        axes.set_yticks(range(number), _plain(shown), fontsize=size)
+        axes.set_xticks(range(number), shown, rotation=90, fontsize=size)
+        axes.set_yticks(range(number), shown, fontsize=size)
     if number <= 25:
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if shares[row, column] > 0.6 else "black"
@@ -80,21 +81,15 @@ def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Figure:
     return figure
 
 
-def _plain(names: list[str]) -> list[str]:
-    """Keep matplotlib from reading dollar signs in class names as mathematics."""
-    return [name.replace("$", r"\$") for name in names]
-
-
-def plot_history(history: pd.DataFrame, path: Path) -> None:
+def write_history_plot(history: pd.DataFrame, path: Path) -> None:
     """Write `history_figure` as a PNG file."""
-    _save(history_figure(history), path)
+    from headstart.report.figure import write_picture
+
+    write_picture(history_figure(history), path)
 
 
-def plot_confusion(counts: list[list[int]], class_names: list[str], path: Path) -> None:
+def write_confusion_plot(counts: list[list[int]], class_names: list[str], path: Path) -> None:
     """Write `confusion_figure` as a PNG file."""
-    _save(confusion_figure(counts, class_names), path)
+    from headstart.report.figure import write_picture
 
-
-def _save(figure: Figure, path: Path) -> None:
-    with written_whole(path) as draft:
-        figure.savefig(draft, dpi=130)
+    write_picture(confusion_figure(counts, class_names), path)

@@ -22,17 +22,11 @@ from torch import nn
 from headstart.console import Console
 from headstart.errors import HeadstartError, PhotoError
 from headstart.network.cut import ActivationsAt, last_boundary
+from headstart.photos.augmentation import Augmentation, augmented_view
 from headstart.photos.catalog import no_problems, problem_table
 from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
 from headstart.photos.loading import ahead, batched
-from headstart.photos.views import (
-    VIEWS_VERSION,
-    Augmentation,
-    Pixels,
-    Preprocessing,
-    augmented_view,
-    evaluation_view,
-)
+from headstart.photos.views import VIEWS_VERSION, Pixels, Preprocessing, evaluation_view
 from headstart.training.engines import Engine, EngineChoice, open_engine
 from headstart.training.store import Shelf, StoredRows, row_key
 

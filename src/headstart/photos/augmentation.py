@@ -1,0 +1,186 @@
+"""The augmented views of a photo, drawn by a named policy.
+
+View 0 is the evaluation view. Views 1, 2, ... are augmented; each is drawn from a seed made of the recipe's
+seed, the photo's digest and the view's index, so that it depends on no order, worker or restart. Every random
+number comes from that view's own generator, because views are made in threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from headstart.photos.views import Pixels, Preprocessing, evaluation_view, resize
+
+Augmentation = Literal["none", "example", "example-full", "photo", "strong"]
+
+_Policy = Callable[[Image.Image, Preprocessing, random.Random], Image.Image]
+
+
+def augmented_view(
+    photo: Image.Image, preprocessing: Preprocessing, augmentation: Augmentation, seed: int, digest: str, view: int
+) -> Pixels:
+    """Draw augmented view number `view` (1 or more) of the photo with this digest.
+
+    - `none`: the evaluation view.
+    - `example`: the evaluation view with the rotation (up to 0.15 of a turn) and the flips (left to right, top
+      to bottom) of the Keras example "Image classification via fine-tuning with EfficientNet".
+    - `example-full`: the same with translation by up to 0.3 of the side and contrast changed by up to 10%.
+    - `photo`: random resized crop (Szegedy et al., 2015) of 50 to 100% of the area, horizontal flip, rotation
+      by up to 10 degrees, brightness, contrast and saturation by up to 20%.
+    - `strong`: the same crop and flip, then one operation of TrivialAugment's wide set (Müller and Hutter, 2021).
+
+    Returns:
+        (image_size, image_size, 3) uint8, RGB in 0-255.
+    """
+    if augmentation == "none":
+        return evaluation_view(photo, preprocessing)
+    draw = random.Random(hashlib.sha256(f"{seed}:{digest}:{view}".encode()).digest())
+    return np.asarray(_POLICIES[augmentation](photo, preprocessing, draw))
+
+
+def _photo(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
+    image = _random_resized_crop(photo, preprocessing, draw, degrees=10)
+    enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
+    draw.shuffle(enhancers)
+    for enhancer in enhancers:
+        image = enhancer(image).enhance(draw.uniform(0.8, 1.2))
+    return image
+
+
+def _example(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
+    image = Image.fromarray(evaluation_view(photo, preprocessing))
+    return _flipped(_rotated(image, draw), draw)
+
+
+def _example_full(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
+    from torchvision.transforms.v2 import functional
+
+    image = Image.fromarray(evaluation_view(photo, preprocessing))
+    image = _flipped(_translated(_rotated(image, draw), draw), draw)
+    return functional.adjust_contrast(image, draw.uniform(0.9, 1.1))
+
+
+def _strong(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
+    image = _random_resized_crop(photo, preprocessing, draw, degrees=0)
+    return _trivial_augment(image, _fill(preprocessing), draw)
+
+
+_POLICIES: dict[Augmentation, _Policy] = {
+    "example": _example,
+    "example-full": _example_full,
+    "photo": _photo,
+    "strong": _strong,
+}
+
+
+def _rotated(image: Image.Image, draw: random.Random) -> Image.Image:
+    """Rotate a square by up to 0.15 of a turn either way, its corners filled by reflection as Keras does."""
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    # The corners reach furthest at an eighth of a turn: (sqrt(2) - 1) / 2 of the side beyond the edge.
+    padded = functional.pad(image, math.ceil(0.21 * image.width), padding_mode="symmetric")
+    turned = functional.rotate(padded, 360 * draw.uniform(-0.15, 0.15), InterpolationMode.BILINEAR)
+    return functional.center_crop(turned, [image.height, image.width])
+
+
+def _translated(image: Image.Image, draw: random.Random) -> Image.Image:
+    """Move a square by up to 0.3 of its side in both directions, the rest filled by reflection."""
+    from torchvision.transforms.v2 import functional
+
+    most = round(0.3 * image.width)
+    padded = functional.pad(image, most, padding_mode="symmetric")
+    left, top = draw.randint(0, 2 * most), draw.randint(0, 2 * most)
+    return functional.crop(padded, top, left, image.height, image.width)
+
+
+def _flipped(image: Image.Image, draw: random.Random) -> Image.Image:
+    """Flip left to right half of the times, and top to bottom half of the times."""
+    from torchvision.transforms.v2 import functional
+
+    for flip in (functional.horizontal_flip, functional.vertical_flip):
+        if draw.random() < 0.5:
+            image = flip(image)
+    return image
+
+
+def _trivial_augment(image: Image.Image, fill: tuple[int, ...], draw: random.Random) -> Image.Image:
+    """Apply one of 14 operations with one of 31 strengths, in the ranges of TrivialAugment's wide set.
+
+    The paper moves photos of 224 pixels by up to 32; here it is that share of any size.
+    """
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    strength = draw.randrange(31) / 30
+    signed = strength if draw.random() < 0.5 else -strength
+
+    def moved(translate: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0.0, 0.0)) -> Image.Image:
+        # Slants start from the top left corner, as in the paper's own code.
+        how, corner = InterpolationMode.BILINEAR, [0.0, 0.0]
+        return functional.affine(image, 0.0, list(translate), 1.0, list(shear), how, list(fill), corner)
+
+    slant, shift, factor = math.degrees(math.atan(0.99 * signed)), round(signed * image.width / 7), 1 + 0.99 * signed
+    operations: list[Callable[[], Image.Image]] = [
+        lambda: image,
+        lambda: moved(shear=(slant, 0.0)),
+        lambda: moved(shear=(0.0, slant)),
+        lambda: moved(translate=(shift, 0)),
+        lambda: moved(translate=(0, shift)),
+        lambda: functional.rotate(image, 135 * signed, InterpolationMode.BILINEAR, fill=list(fill)),
+        lambda: functional.adjust_brightness(image, factor),
+        lambda: functional.adjust_contrast(image, factor),
+        lambda: functional.adjust_saturation(image, factor),
+        lambda: functional.adjust_sharpness(image, factor),
+        lambda: functional.posterize(image, 8 - round(6 * strength)),
+        lambda: functional.solarize(image, 255 * (1 - strength)),
+        lambda: functional.autocontrast(image),
+        lambda: functional.equalize(image),
+    ]
+    return draw.choice(operations)()
+
+
+def _random_resized_crop(
+    photo: Image.Image, preprocessing: Preprocessing, draw: random.Random, degrees: float
+) -> Image.Image:
+    """Crop, rotate and flip in one resampling, after an antialiased resize of the photo to that scale."""
+    size = preprocessing.image_size
+    width, height = photo.size
+    area = draw.uniform(0.5, 1.0) * width * height
+    aspect = math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+    if preprocessing.resize_policy == "squash":
+        # The evaluation view has the photo's own aspect squeezed to a square, so the crop varies around that.
+        aspect *= width / height
+    crop_width = min(width, math.sqrt(area * aspect))
+    crop_height = min(height, math.sqrt(area / aspect))
+    centre_x = draw.uniform(crop_width / 2, width - crop_width / 2)
+    centre_y = draw.uniform(crop_height / 2, height - crop_height / 2)
+    # A long thin crop would enlarge the rest of an extreme panorama without bound, hence the limit.
+    scale_x, scale_y = min(size / crop_width, 8 * size / width), min(size / crop_height, 8 * size / height)
+    resized = resize(photo, (max(1, round(width * scale_x)), max(1, round(height * scale_y))))
+    angle = math.radians(draw.uniform(-degrees, degrees))
+    mirror = -1 if draw.random() < 0.5 else 1
+    # Output (x, y) -> input: centre the output, mirror, scale to the crop, rotate, move to the crop's centre.
+    stretch_x = mirror * crop_width * resized.width / width / size
+    stretch_y = crop_height * resized.height / height / size
+    a, b = math.cos(angle) * stretch_x, -math.sin(angle) * stretch_y
+    d, e = math.sin(angle) * stretch_x, math.cos(angle) * stretch_y
+    c = centre_x * resized.width / width - (a + b) * size / 2
+    f = centre_y * resized.height / height - (d + e) * size / 2
+    return resized.transform(
+        (size, size),
+        Image.Transform.AFFINE,
+        (a, b, c, d, e, f),
+        Image.Resampling.BICUBIC,
+        fillcolor=_fill(preprocessing),
+    )
+
+
+def _fill(preprocessing: Preprocessing) -> tuple[int, ...]:
+    """Return the mean colour, for what lies outside the photo."""
+    return tuple(round(value) for value in preprocessing.mean)
