@@ -336,6 +336,24 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run's folder.")]
 
 
 @app.command()
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="One of them.", show_default="all")] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Its stages, its top, and what replaces it.")] = False,
+    unfreeze: Annotated[str, typer.Option(help="What trains, as for `headstart train`.")] = "1",
+    num_classes: Annotated[int, typer.Option(min=2, help="Of the classifier in the top's place.")] = 10,
+) -> None:
+    """List the backbones, and whether their weights are on this computer; or show what one is made of."""
+    from headstart.network.backbones import backbone_named
+    from headstart.network.summary import backbones_text, summary_text
+
+    if name is None and not summary:
+        print(backbones_text())
+        return
+    part = int(unfreeze) if unfreeze.isdecimal() else unfreeze
+    print(summary_text(backbone_named(name or "lite0"), part, num_classes))
+
+
+@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what is stored.")] = False,
     cache: Cache = None,
