@@ -102,6 +102,7 @@ Cache = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="What runs the frozen network.")]
+ARM_HELP = "A choice of this arm as NAME=VALUE, for example {}; may be repeated."
 PREDICT_HELP = "Photos, folders, patterns, or - for a list of paths on standard input."
 
 
@@ -333,6 +334,52 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run's folder.")]
     from headstart.report.page import report_again
 
     print(report_again(run))
+
+
+@app.command()
+def compare(
+    photos: Annotated[str, typer.Argument(help="As for `headstart train`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of all four runs.")] = Path(
+        "headstart-compare"
+    ),
+    backbone: Annotated[str, typer.Option(help="See `headstart backbones`.")] = "lite0",
+    weights: Annotated[str, typer.Option(help="Of all but the arm from scratch.")] = "imagenet",
+    image_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="the backbone's own")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds of training for each arm, one epoch at least.", show_default="none")
+    ] = None,
+    scratch: Annotated[list[str] | None, typer.Option(help=ARM_HELP.format("epochs=10"))] = None,
+    frozen: Annotated[list[str] | None, typer.Option(help=ARM_HELP.format("example_epochs=10"))] = None,
+    tuned: Annotated[list[str] | None, typer.Option(help=ARM_HELP.format("learning_rate=0.001"))] = None,
+    headstart: Annotated[list[str] | None, typer.Option(help=ARM_HELP.format("unfreeze=2"))] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of all that is random.")] = 0,
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train the same network from scratch, frozen, and fine-tuned as the Keras example does, then Headstart's way."""
+    from headstart.compare import compare as run_compare
+    from headstart.console import Console
+
+    given = {"scratch": scratch, "frozen": frozen, "tuned": tuned, "headstart": headstart}
+    overrides = {name: _choices(name, pairs or []) for name, pairs in given.items()}
+    for name in ("frozen", "tuned", "headstart"):
+        overrides[name].setdefault("weights", weights)
+    console = Console(quiet, sys.stderr if as_json else None)
+    shared = {"backbone": backbone, "image_size": image_size, "seed": seed}
+    table = run_compare(
+        photos, output, overrides=overrides, time_limit=time_limit, cache=cache, console=console, **shared
+    )
+    if as_json:
+        print(table.to_json(orient="records"))
+
+
+def _choices(option: str, pairs: list[str]) -> dict[str, str]:
+    """Read choices of a recipe given as NAME=VALUE."""
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise HeadstartError(f"--{option} {wrong[0]}: expected NAME=VALUE.", "For example: --scratch epochs=10")
+    return {name.strip().replace("-", "_"): value for name, value in (pair.split("=", 1) for pair in pairs)}
 
 
 @app.command()

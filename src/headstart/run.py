@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from headstart import __version__
+from headstart.advice import advice
 from headstart.atomic import write_table
 from headstart.cache import cache_folder
 from headstart.classifier import Classifier, load, versions
@@ -107,6 +108,8 @@ def train(
 
         catalog, seconds = _embed_photos(catalog, embedder, console)
         catalog = _split(catalog, recipe, console)
+        for sentence in advice(recipe, catalog, preprocessing.image_size):
+            console.say(f"Advice      {sentence}")
         folder.begin(recipe, catalog)
         seconds += _embed_views(catalog, embedder, recipe, console)
         data = TrainingData(catalog, embedder, boundary, recipe.num_views)

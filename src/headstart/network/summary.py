@@ -79,7 +79,7 @@ def summary_text(backbone: Backbone, unfreeze: int | str, num_classes: int) -> s
     in_top = int(network.get_submodule("classifier").get_parameter("weight").shape[1])
     total = sum(row.multiply_adds for row in rows)
     lines = [
-        f"{backbone.name}: {backbone.image_size} pixels, {total / 1e6:,.0f} million multiply-adds ({backbone.timm_name})",
+        f"{backbone.name} ({backbone.timm_name}): {backbone.image_size} pixels, {total / 1e6:,.0f}M multiply-adds",
         f"--unfreeze {unfreeze}: boundary {boundary} of {last_boundary(network)}",
         "",
         f"{'':<8} {'units':>5}  {'output':<16} {'parameters':>12} {'multiply-adds':>14}  ",

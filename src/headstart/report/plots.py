@@ -52,6 +52,34 @@ def history_figure(history: pd.DataFrame) -> Picture:
     return figure
 
 
+def comparison_figure(histories: dict[str, pd.DataFrame]) -> Picture:
+    """Draw accuracy by epoch of several runs over each other: training dashed, validation solid.
+
+    Args:
+        histories: each run's `history.csv` by the name to show; strengths of the probe are left out, as they are no
+            epochs, and a fine-tuning goes on where its head's epochs end.
+    """
+    from headstart.report.figure import Picture
+
+    figure = Picture(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, history) in enumerate(histories.items()):
+        rows = history[history["stage"] != "probe"]
+        epochs = np.arange(1, len(rows) + 1)
+        axes.plot(epochs, 100 * rows["validation_accuracy"], "o-", color=f"C{number}", label=name, markersize=3)
+        axes.plot(epochs, 100 * rows["train_accuracy"], "--", color=f"C{number}", linewidth=1)
+        if rows["stage"].nunique() > 1:  # where a head's epochs end and fine-tuning begins
+            first = int((rows["stage"] == rows["stage"].iloc[0]).sum())
+            axes.axvline(first + 0.5, color=f"C{number}", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy (%)")
+    axes.set_title("accuracy on validation photos (solid), and on training photos while training (dashed)", fontsize=10)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    return figure
+
+
 def confusion_figure(counts: list[list[int]], class_names: list[str]) -> Picture:
     """Draw a confusion matrix: rows are the truth, columns the prediction, shades the share of the row.
 

@@ -121,6 +121,7 @@ def fit_head(
         detail = f"regularisation {best.regularisation:.1g} of {len(path)} tried, by validation loss"
     seconds = time.perf_counter() - started
     result = _stage(head.logits(validation[0]), validation[1], seconds)
+    result["parameters"] = head.weight.size + head.bias.size
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
     return head, history, {stage: result}
 
@@ -202,12 +203,15 @@ def tune_suffix(
         trainable, train, data.labels["train"], validation, labels, weights, settings, recipe.seed, checkpoint, tell
     )
     seconds = sum(epoch.seconds for epoch in epochs)
+    stopped = ""
     if recipe.time_limit and len(epochs) < recipe.epochs and seconds + epochs[-1].seconds > recipe.time_limit:
-        console.say(f"            stopped after {len(epochs)} of {recipe.epochs} epochs: --time-limit")
+        stopped = f"stopped after {len(epochs)} of {recipe.epochs} epochs: --time-limit"
+        console.say(f"            {stopped}")
     load_state(trainable, end)
     stage = "from scratch" if recipe.from_scratch else "fine-tuning"
     result = _stage(suffix_logits(trainable, validation), labels, seconds) | {
         "epochs": len(epochs),
+        "stopped": stopped,
         "parameters": count,
         "photos_per_second": len(train) * len(epochs) / seconds,
     }
