@@ -14,7 +14,7 @@ from headstart.errors import HeadstartError, PhotoError
 
 if TYPE_CHECKING:
     from headstart.classifier import Classifier, load
-    from headstart.compare import compare
+    from headstart.comparison import compare
     from headstart.recipe import Recipe
     from headstart.report.pictures import plot_history, show_samples, show_views
     from headstart.run import Run, train
@@ -37,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "headstart.classifier",
-    "compare": "headstart.compare",
+    "compare": "headstart.comparison",
     "load": "headstart.classifier",
     "Recipe": "headstart.recipe",
     "plot_history": "headstart.report.pictures",

@@ -358,7 +358,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train the same network from scratch, frozen, and fine-tuned as the Keras example does, then Headstart's way."""
-    from headstart.compare import compare as run_compare
+    from headstart.comparison import compare as run_compare
     from headstart.console import Console
 
     given = {"scratch": scratch, "frozen": frozen, "tuned": tuned, "headstart": headstart}

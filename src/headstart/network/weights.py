@@ -17,7 +17,8 @@ from headstart.network.backbones import BACKBONES, Backbone, MeanAndStd, Weights
 # The two values of `weights` that are not a file.
 IMAGENET, NONE = "imagenet", "none"
 _HUB_FILE = "model.safetensors"
-_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".hdf5", ".keras")
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", *_KERAS_SUFFIXES)
 _HUB_PATIENCE_SECONDS = 10
 
 Tensors = Mapping[str, torch.Tensor]
@@ -145,8 +146,15 @@ def _from_file(network: nn.Module, backbone: Backbone, path: Path) -> Weights:
             f"--weights {path}: unknown kind of file; expected one of {', '.join(_FILE_SUFFIXES)}.",
             "Save the weights as safetensors under timm's names.",
         )
+    if path.suffix.lower() in _KERAS_SUFFIXES:
+        from headstart.network.keras_weights import read_keras
+
+        keras = read_keras(path, network)
+        place_by_name(network, keras.tensors, str(path))
+        # What the file's own layers did to pixels before the network is part of its weights.
+        return Weights(told, _sha256(path), (keras.mean, keras.std))
     tensors = _read_tensors(path)
-    if set(tensors) & {"conv_stem.weight"}:
+    if "conv_stem.weight" in tensors:
         place_by_name(network, tensors, str(path))
     else:
         place_in_order(network, tensors, str(path))

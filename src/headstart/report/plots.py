@@ -66,7 +66,9 @@ def comparison_figure(histories: dict[str, pd.DataFrame]) -> Picture:
     for number, (name, history) in enumerate(histories.items()):
         rows = history[history["stage"] != "probe"]
         epochs = np.arange(1, len(rows) + 1)
-        axes.plot(epochs, 100 * rows["validation_accuracy"], "o-", color=f"C{number}", label=name, markersize=3)
+        # Earlier lines are wider, so that they show below later ones where both are the same.
+        style = {"color": f"C{number}", "label": name, "markersize": 3, "linewidth": max(1.5, 4 - number)}
+        axes.plot(epochs, 100 * rows["validation_accuracy"], "o-", **style)
         axes.plot(epochs, 100 * rows["train_accuracy"], "--", color=f"C{number}", linewidth=1)
         if rows["stage"].nunique() > 1:  # where a head's epochs end and fine-tuning begins
             first = int((rows["stage"] == rows["stage"].iloc[0]).sum())
