@@ -20,7 +20,7 @@ else:
 class Recipe(BaseModel):
     """Every choice of a run. The defaults are explained in docs/experiments.md.
 
-    `photos` is a folder, a table of paths and labels, or the name of a built-in dataset.
+    `photos` is a folder, a table of paths and labels, or the name of a dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
