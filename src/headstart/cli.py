@@ -103,14 +103,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and e
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="What runs the frozen network.")]
 ARM_HELP = "A choice of this arm as NAME=VALUE, for example {}; may be repeated."
+PHOTOS_HELP = (
+    "A folder with a folder per class, a CSV/TSV/Parquet table, or a dataset: digits, stanford-dogs, "
+    "tfds:NAME, hf:NAME."
+)
 PREDICT_HELP = "Photos, folders, patterns, or - for a list of paths on standard input."
 
 
 @app.command()
 def train(
-    photos: Annotated[
-        str | None, typer.Argument(help="A folder with a folder per class, a CSV/TSV/Parquet table, or `digits`.")
-    ] = None,
+    photos: Annotated[str | None, typer.Argument(help=PHOTOS_HELP)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")] = Path("headstart-run"),
     recipe: Annotated[Path | None, typer.Option(help="Start from a run's recipe.toml; options override it.")] = None,
     backbone: Annotated[str | None, typer.Option(help="See `headstart backbones`.", show_default="lite0")] = None,
@@ -268,7 +270,7 @@ def predict(
 @app.command()
 def evaluate(
     classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
-    photos: Annotated[str, typer.Argument(help="Labelled photos: a folder with a folder per class, or a table.")],
+    photos: Annotated[str, typer.Argument(help=f"Labelled photos. {PHOTOS_HELP}")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A folder for metrics.json, predictions.csv, confusion.png."),

@@ -27,10 +27,15 @@ class Console:
         """Print one line to standard error, even when quiet: something that the user should look at."""
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
+    @property
+    def watched(self) -> bool:
+        """Whether progress bars are shown."""
+        return not self.quiet and sys.stderr.isatty()
+
     @contextmanager
-    def progress(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a bar with photos/s and the time left; yields a function that advances it by n photos."""
-        if self.quiet or not sys.stderr.isatty():
+    def progress(self, label: str, total: int | None, unit: str = "photos") -> Iterator[Callable[[int], None]]:
+        """Show a bar with units per second and the time left; yields a function that advances it by n units."""
+        if not self.watched:
             yield lambda n: None
             return
         from rich.console import Console as RichConsole
@@ -40,7 +45,7 @@ class Console:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} photos/s"),
+            TextColumn(f"{{task.fields[rate]}} {unit}/s"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bars:

@@ -40,7 +40,7 @@ _FROM_SCRATCH: dict[str, Any] = {
 class Recipe(BaseModel):
     """Every choice of a run. The defaults are explained in docs/experiments.md.
 
-    `photos` is a folder, a table of paths and labels, or the name of a built-in dataset.
+    `photos` is a folder, a table of paths and labels, or the name of a dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -23,8 +23,8 @@ from headstart.evaluation.metrics import accuracy_text, measure, prediction_tabl
 from headstart.network.backbones import backbone_named, build
 from headstart.network.cut import boundary_of, last_boundary, suffix
 from headstart.network.weights import IMAGENET, NONE, Weights, load_weights
-from headstart.photos.catalog import Catalog, read_catalog
-from headstart.photos.datasets import DIGITS, digits_folder
+from headstart.photos.catalog import Catalog
+from headstart.photos.datasets import absolute_source, read_photos
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
 from headstart.photos.views import Preprocessing
 from headstart.recipe import Recipe
@@ -77,7 +77,7 @@ def train(
 
     Args:
         photos: a folder with a folder per class, a CSV, TSV or Parquet file with the columns path and label,
-            or `digits`. May be left out with a recipe that names them.
+            or the name of a dataset (see `read_photos`). May be left out with a recipe that names them.
         output: the run folder; a run that was interrupted there is resumed.
         recipe: a recipe, or the path of a `recipe.toml`, to start from.
         cache: the cache folder; see `headstart.cache.cache_folder`.
@@ -91,7 +91,7 @@ def train(
     recipe, console = _recipe(photos, recipe, choices), console or Console(quiet)
     store, started = cache_folder(cache), time.perf_counter()
     with open_run_folder(Path(output), recipe) as folder:
-        catalog = _read_photos(recipe, store)
+        catalog = read_photos(recipe.photos, store, console)
         if folder.finished(catalog):
             console.say(f"{folder.path} is finished already; this is what it holds.")
             return _told(Run(folder.path, folder.read_metrics()), console)
@@ -147,10 +147,7 @@ def train(
 def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choices: dict[str, Any]) -> Recipe:
     if photos is not None:
         # Absolute, so that the recipe can be run again from anywhere.
-        choices = {
-            **choices,
-            "photos": DIGITS if str(photos) == DIGITS else str(Path(photos).expanduser().resolve()),
-        }
+        choices = {**choices, "photos": absolute_source(photos)}
     if str(choices.get("weights") or IMAGENET) not in (IMAGENET, NONE):
         choices = {**choices, "weights": str(Path(choices["weights"]).expanduser().resolve())}
     if isinstance(recipe, Recipe):
@@ -158,12 +155,10 @@ def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choic
     if recipe is not None:
         return Recipe.read(recipe, **choices)
     if photos is None:
-        raise HeadstartError("no photos given; expected a folder, a table or `digits`.", "headstart train PHOTOS")
+        raise HeadstartError(
+            "no photos given; expected a folder, a table or the name of a dataset.", "headstart train PHOTOS"
+        )
     return Recipe.make(**choices)
-
-
-def _read_photos(recipe: Recipe, store: Path) -> Catalog:
-    return read_catalog(digits_folder(store) if recipe.photos == DIGITS else recipe.photos)
 
 
 def _tell_photos(catalog: Catalog, console: Console) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from headstart.atomic import write_json, write_table
+from headstart.cache import cache_folder
 from headstart.classifier import Classifier
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
 from headstart.evaluation.metrics import accuracy_text, measure, prediction_table
-from headstart.photos.catalog import problem_table, read_catalog
+from headstart.photos.catalog import problem_table
+from headstart.photos.datasets import read_photos
 
 
 def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, console: Console) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
 
     Args:
         classifier: a loaded classifier.
-        photos: a folder with a folder per class, or a table; see `read_catalog`.
+        photos: a folder with a folder per class, a table, or the name of a dataset; see `read_photos`.
         output: a folder to write metrics.json, predictions.csv, problems.csv and confusion.png into, if any.
         console: where to print.
 
@@ -30,7 +32,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
     Raises:
         HeadstartError: when the photos have a class that the classifier does not know.
     """
-    catalog = read_catalog(photos)
+    catalog = read_photos(photos, cache_folder(), console)
     unknown = [name for name in catalog.class_names if name not in classifier.class_names]
     if unknown:
         raise HeadstartError(

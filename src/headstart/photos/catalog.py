@@ -18,7 +18,8 @@ from headstart.errors import HeadstartError, counted, listed
 from headstart.photos.decode import looks_like_photo
 from headstart.photos.loading import ahead
 
-_SPLIT_NAMES = {
+# By their usual names, in lower case.
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -93,7 +94,7 @@ def read_catalog(source: str | Path) -> Catalog:
     if not path.exists():
         raise HeadstartError(
             f"{source}: no such folder or file; expected a folder of photos with a folder per class, or a CSV file.",
-            "Check the path, or try `headstart demo` first.",
+            "Check the path, or name a dataset: digits, stanford-dogs, tfds:NAME or hf:NAME.",
         )
     if path.is_dir():
         catalog = _read_folder(path.resolve())
@@ -177,15 +178,15 @@ def _read_folder(root: Path) -> Catalog:
             "Put the photos of each class in a folder of its own.",
         )
     top_folders = {path.split("/", 1)[0] for path in paths if "/" in path}
-    split_layout = bool(top_folders) and all(name.casefold() in _SPLIT_NAMES for name in top_folders)
-    split_layout &= any(_SPLIT_NAMES.get(name.casefold()) == "train" for name in top_folders)
+    split_layout = bool(top_folders) and all(name.casefold() in SPLIT_NAMES for name in top_folders)
+    split_layout &= any(SPLIT_NAMES.get(name.casefold()) == "train" for name in top_folders)
     class_depth = 1 if split_layout else 0
 
     inside = [path for path in paths if path.count("/") > class_depth]
     if outside := len(paths) - len(inside):
         ignored["photos outside a class folder"] += outside
     labels = [path.split("/", class_depth + 1)[class_depth] for path in inside]
-    splits = [_SPLIT_NAMES[path.split("/", 1)[0].casefold()] if split_layout else "" for path in inside]
+    splits = [SPLIT_NAMES[path.split("/", 1)[0].casefold()] if split_layout else "" for path in inside]
     table = pd.DataFrame({"path": inside, "label": labels, "split": splits}, dtype=str)
     return _checked(Catalog(root, table, [], ignored=dict(ignored)), str(root))
 
@@ -207,7 +208,7 @@ def _read_table(path: Path) -> Catalog:
         table["split"] = ""
     table = table[(table != "").any(axis=1)]
     _check_cells(table, path)
-    table["split"] = table["split"].str.casefold().map(lambda name: _SPLIT_NAMES.get(name, ""))
+    table["split"] = table["split"].str.casefold().map(lambda name: SPLIT_NAMES.get(name, ""))
     table["path"] = table["path"].str.replace("\\", "/", regex=False) if os.name == "nt" else table["path"]
     table["path"] = table["path"].map(posixpath.normpath)
     absent = [name for name in table["path"] if not (path.parent / name).is_file()]
@@ -256,7 +257,7 @@ def _check_cells(table: pd.DataFrame, path: Path) -> None:
     if len(empty):
         lines = listed([str(index + 2) for index in empty])
         raise HeadstartError(f"{path}: no path or no label in line {lines}.", "Fill them in, or delete these lines.")
-    wrong = sorted({name for name in table["split"] if name and name.casefold() not in _SPLIT_NAMES})
+    wrong = sorted({name for name in table["split"] if name and name.casefold() not in SPLIT_NAMES})
     if wrong:
         raise HeadstartError(
             f"{path}: unknown split {listed([repr(name) for name in wrong])}.",

@@ -12,10 +12,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from headstart.cache import cache_folder
+from headstart.console import Console
 from headstart.errors import HeadstartError, PhotoError, counted, listed
 from headstart.photos.augmentation import Augmentation, augmented_view
-from headstart.photos.catalog import Catalog, file_digest, is_photo_file, read_catalog
-from headstart.photos.datasets import DIGITS, digits_folder
+from headstart.photos.catalog import Catalog, file_digest, is_photo_file
+from headstart.photos.datasets import read_photos
 from headstart.photos.decode import decode, pillow_warnings_silenced, read_bytes
 from headstart.photos.names import readable_names
 from headstart.photos.views import ResizePolicy, evaluation_view
@@ -118,7 +119,7 @@ def plot_history(source: Run | pd.DataFrame | str | Path) -> Picture:
 
 
 def _read_photos(photos: str | Path) -> Catalog:
-    return read_catalog(digits_folder(cache_folder()) if str(photos) == DIGITS else photos)
+    return read_photos(photos, cache_folder(), Console())
 
 
 def _drawn_photos(catalog: Catalog, seed: int, count: int, short_side: int) -> list[tuple[Path, str, Image.Image]]:
