@@ -32,6 +32,7 @@ from headstart.run_folder import RunFolder, open_run_folder
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.finetuning import suffix_logits
+from headstart.training.hardware import first_process_first, process_number, same_for_all
 from headstart.training.stages import (
     TrainingData,
     choose_class_weights,
@@ -89,12 +90,15 @@ def train(
         HeadstartError: for everything that the user can mend.
     """
     recipe, console = _recipe(photos, recipe, choices), console or Console(quiet)
+    if process_number() > 0:
+        console = Console(quiet=True)
     store, started = cache_folder(cache), time.perf_counter()
     with open_run_folder(Path(output), recipe) as folder:
-        catalog = read_photos(recipe.photos, store, console)
-        if folder.finished(catalog):
+        with first_process_first():
+            catalog = read_photos(recipe.photos, store, console)
+        if same_for_all(folder.finished(catalog)):
             console.say(f"{folder.path} is finished already; this is what it holds.")
-            return _told(Run(folder.path, folder.read_metrics()), console)
+            return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), console)
         digest = catalog.digest
         _tell_photos(catalog, console)
 
@@ -106,12 +110,14 @@ def train(
         boundary = boundary_of(network, recipe.unfreeze)
         embedder = _embedder(recipe, network, weights, preprocessing, boundary, catalog.root, store, console)
 
-        catalog, seconds = _embed_photos(catalog, embedder, console)
+        with first_process_first():
+            catalog, seconds = _embed_photos(catalog, embedder, console)
         catalog = _split(catalog, recipe, console)
         for sentence in advice(recipe, catalog, preprocessing.image_size):
             console.say(f"Advice      {sentence}")
         folder.begin(recipe, catalog)
-        seconds += _embed_views(catalog, embedder, recipe, console)
+        with first_process_first():
+            seconds += _embed_views(catalog, embedder, recipe, console)
         data = TrainingData(catalog, embedder, boundary, recipe.num_views)
         class_weights = choose_class_weights(data, recipe, console)
 

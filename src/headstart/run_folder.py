@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,13 @@ from headstart.atomic import write_json, write_table, write_text
 from headstart.errors import HeadstartError, listed
 from headstart.photos.catalog import Catalog
 from headstart.recipe import Recipe
+from headstart.training.hardware import process_number
 
 
 class RunFolder:
     """The files of one run. `metrics.json` is written last: a run that has it is finished."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checkpoints: Path | None = None) -> None:
         self.path = path
         self.recipe = path / "recipe.toml"
         self.catalog = path / "catalog.csv"
@@ -31,7 +33,7 @@ class RunFolder:
         self.confusion = path / "confusion.png"
         self.classifier = path / "classifier"
         self.report = path / "report.html"
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = checkpoints or path / "checkpoints"
 
     def finished(self, catalog: Catalog) -> bool:
         """Say whether the run was finished on these photos.
@@ -68,9 +70,16 @@ class RunFolder:
 def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
     """Open a run folder for this recipe: a new one, or one that the same recipe has begun.
 
+    Where several processes train together, the first one's folder is the run's; the others write into a folder that
+    goes away, and resume from the same checkpoint.
+
     Raises:
         HeadstartError: when the folder holds something else, another recipe's run, or is in use.
     """
+    if process_number() > 0:
+        with tempfile.TemporaryDirectory() as aside:
+            yield RunFolder(Path(aside), path / "checkpoints")
+        return
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise HeadstartError(f"-o {path}: is a file; expected a folder.", "Choose another with -o.")

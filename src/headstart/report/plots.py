@@ -67,7 +67,12 @@ def comparison_figure(histories: dict[str, pd.DataFrame]) -> Picture:
         rows = history[history["stage"] != "probe"]
         epochs = np.arange(1, len(rows) + 1)
         # Earlier lines are wider, so that they show below later ones where both are the same.
-        style: dict[str, Any] = {"color": f"C{number}", "label": name, "markersize": 3, "linewidth": max(1.5, 4 - number)}
+        style: dict[str, Any] = {
+            "color": f"C{number}",
+            "label": name,
+            "markersize": 3,
+            "linewidth": max(1.5, 4 - number),
+        }
         axes.plot(epochs, 100 * rows["validation_accuracy"], "o-", **style)
         axes.plot(epochs, 100 * rows["train_accuracy"], "--", color=f"C{number}", linewidth=1)
         if rows["stage"].nunique() > 1:  # where a head's epochs end and fine-tuning begins

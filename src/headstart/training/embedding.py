@@ -28,6 +28,7 @@ from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
 from headstart.photos.loading import ahead, batched
 from headstart.photos.views import VIEWS_VERSION, Pixels, Preprocessing, evaluation_view
 from headstart.training.engines import Engine, EngineChoice, open_engine
+from headstart.training.hardware import num_processes
 from headstart.training.store import Shelf, StoredRows, row_key
 
 
@@ -103,6 +104,9 @@ class Embedder:
         Returns:
             The photos that could not be read (path, problem, detail), and how many views were computed.
         """
+        if num_processes() > 1:
+            for shelf in self.shelves.values():
+                shelf.refresh()  # the first process may have embedded them meanwhile
         jobs = self._missing(photos, views)
         if not jobs:
             return no_problems(), 0

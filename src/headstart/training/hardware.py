@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +31,16 @@ def wait_for_all() -> None:
     """Wait until every process has come to this line."""
     if num_processes() > 1:
         _accelerator().wait_for_everyone()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process do something while the others wait, who then find it done."""
+    if process_number() > 0:
+        wait_for_all()
+    yield
+    if process_number() == 0:
+        wait_for_all()
 
 
 def same_for_all(value: Value) -> Value:
