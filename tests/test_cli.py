@@ -56,13 +56,16 @@ def refused(result: Result) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["demo"], ["predict"], ["evaluate"], ["report"], ["cache"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["demo"], ["predict"], ["evaluate"], ["export"], ["report"], ["cache"]]
+)
 def test_help_tells_what_a_command_does_without_heavy_imports(command):
     program = (
         "import sys; from headstart.cli import main\n"
         f"sys.argv = ['headstart', *{command!r}, '--help']\n"
+        "heavy = {'torch', 'timm', 'openvino', 'pandas', 'matplotlib', 'keras'}\n"
         "try: main()\n"
-        "finally: print('HEAVY', sorted({'torch', 'timm', 'openvino', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        "finally: print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert "Usage: headstart" in result.stdout
@@ -102,6 +105,8 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
         (["predict", "RUN", "gone.jpg"], "gone.jpg: no such file or folder, and nothing matches it"),
         (["predict", "RUN", "PHOTOS", "-o", "out.txt"], "-o out.txt: unknown suffix; expected one of .csv, .jsonl"),
         (["evaluate", "RUN", "nowhere"], "nowhere: no such folder or file"),
+        (["export", "nowhere", "--format", "keras"], "nowhere: is not a classifier"),
+        (["export", "RUN", "--format", "keras", "-o", "PHOTOS"], "photos: holds ant, bee, cat; expected a new folder"),
         (["report", "nowhere"], "nowhere: is not a finished run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

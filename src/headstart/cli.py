@@ -61,6 +61,12 @@ class ClassWeightsChoice(str, Enum):
     balanced = "balanced"
 
 
+class ExportFormat(str, Enum):
+    """What a classifier is exported to."""
+
+    keras = "keras"
+
+
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder (or $HEADSTART_CACHE).", show_default="the platform's own")
 ]
@@ -219,6 +225,23 @@ def evaluate(
     metrics = run_evaluate(load(classifier, engine.value), photos, output, console)
     if as_json:
         print(json.dumps(metrics))
+
+
+@app.command()
+def export(
+    classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
+    export_format: Annotated[ExportFormat, typer.Option("--format", help="keras: model.keras, for Keras 3.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = Path("headstart-export"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a classifier for another library, with its labels and an example, once both give the same numbers."""
+    from headstart.classifier import load
+    from headstart.console import Console
+    from headstart.export.keras import export_keras
+
+    exporters = {ExportFormat.keras: export_keras}
+    difference = exporters[export_format](load(classifier, "torch"), output)
+    Console(quiet).say(f"{output}: probabilities are within {difference:.1g} of PyTorch's")
 
 
 @app.command()
