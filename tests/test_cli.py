@@ -59,14 +59,16 @@ def refused(result: Result) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["demo"], ["predict"], ["evaluate"], ["show"], ["report"], ["cache"]]
+    "command",
+    [[], ["train"], ["demo"], ["compare"], ["predict"], ["evaluate"], ["show"], ["export"], ["report"], ["cache"]],
 )
 def test_help_tells_what_a_command_does_without_heavy_imports(command):
     program = (
         "import sys; from headstart.cli import main\n"
         f"sys.argv = ['headstart', *{command!r}, '--help']\n"
+        "heavy = {'torch', 'timm', 'openvino', 'pandas', 'matplotlib', 'keras'}\n"
         "try: main()\n"
-        "finally: print('HEAVY', sorted({'torch', 'timm', 'openvino', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        "finally: print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert "Usage: headstart" in result.stdout
@@ -110,6 +112,8 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
         (["show", "PHOTOS", "-o", "out.jpg"], "-o out.jpg: unknown suffix; expected .png"),
         (["show", "PHOTOS", "--augmentation", "none", "--image-size", "64"], "--augmentation, --image-size: for the"),
         (["show", "PHOTOS", "--augmented", "--photo", "gone.jpg"], "gone.jpg: no such file"),
+        (["export", "nowhere", "--format", "keras"], "nowhere: is not a classifier"),
+        (["export", "RUN", "--format", "keras", "-o", "PHOTOS"], "photos: holds ant, bee, cat; expected a new folder"),
         (["report", "nowhere"], "nowhere: is not a finished run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -142,7 +142,7 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """Write the classifier's folder, whole or not at all."""
-        pixels, logits = self._selftest or self._make_selftest()
+        pixels, logits = self.selftest()
         with folder_written_whole(folder) as draft:
             tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
             save_file(tensors, draft / "weights.safetensors")
@@ -172,7 +172,29 @@ class Classifier:
         if self._selftest is None:
             return
         pixels, expected = self._selftest
-        _compare(self._reference_logits(pixels), expected, "PyTorch", _TOLERANCE["float32"])
+        _compare(self.reference_logits(pixels), expected, "PyTorch", _TOLERANCE["float32"])
+
+    def selftest(self) -> tuple[Pixels, Floats]:
+        """Return the self-test: (n, image_size, image_size, 3) uint8 inputs and the (n, num_classes) logits they gave.
+
+        A new classifier's are made from smooth random fields: they excite the network, and no user's photo leaves
+        with it.
+        """
+        if self._selftest is not None:
+            return self._selftest
+        from PIL import Image
+
+        draw = np.random.default_rng(0)
+        size = self.preprocessing.image_size
+        fields = draw.integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+        pixels = np.stack([np.asarray(Image.fromarray(field).resize((size, size))) for field in fields])
+        return pixels, self.reference_logits(pixels)
+
+    @torch.inference_mode()
+    def reference_logits(self, pixels: Pixels) -> Floats:
+        """Return the logits (n, num_classes) that PyTorch gives for (n, image_size, image_size, 3) RGB in 0-255."""
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+        return np.asarray(_Whole(self.network, self.preprocessing)(images)[0].numpy())
 
     def _view(self, path: str | Path) -> tuple[str, Pixels | PhotoError]:
         try:
@@ -204,21 +226,6 @@ class Classifier:
                 _compare(np.concatenate(found), expected, name, _TOLERANCE[self.engine_choice.precision])
             self._engine = engine
         return self._engine
-
-    def _make_selftest(self) -> tuple[Pixels, Floats]:
-        """Make inputs from smooth random fields: they excite the network, and no user's photo leaves with it."""
-        from PIL import Image
-
-        draw = np.random.default_rng(0)
-        size = self.preprocessing.image_size
-        fields = draw.integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
-        pixels = np.stack([np.asarray(Image.fromarray(field).resize((size, size))) for field in fields])
-        return pixels, self._reference_logits(pixels)
-
-    @torch.inference_mode()
-    def _reference_logits(self, pixels: Pixels) -> Floats:
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-        return np.asarray(_Whole(self.network, self.preprocessing)(images)[0].numpy())
 
 
 class _Whole(nn.Module):

@@ -96,6 +96,12 @@ class PrecisionChoice(str, Enum):
     float16 = "float16"
 
 
+class ExportFormat(str, Enum):
+    """What a classifier is exported to."""
+
+    keras = "keras"
+
+
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder (or $HEADSTART_CACHE).", show_default="the platform's own")
 ]
@@ -328,6 +334,23 @@ def show(
     _use_cache(cache)
     write_picture(show_views(photos, seed=seed, **choices) if augmented else show_samples(photos, seed), output)
     print(output)
+
+
+@app.command()
+def export(
+    classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
+    export_format: Annotated[ExportFormat, typer.Option("--format", help="keras: model.keras, for Keras 3.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = Path("headstart-export"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a classifier for another library, with its labels and an example, once both give the same numbers."""
+    from headstart.classifier import load
+    from headstart.console import Console
+    from headstart.export.keras import export_keras
+
+    exporters = {ExportFormat.keras: export_keras}
+    difference = exporters[export_format](load(classifier, "torch"), output)
+    Console(quiet).say(f"{output}: probabilities are within {difference:.1g} of PyTorch's")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Classifiers in the formats of other libraries, each compared with PyTorch before it is handed over."""
