@@ -159,3 +159,28 @@ def test_the_hubs_weights_are_cached_and_checked(monkeypatch, tmp_path, damaged)
     else:
         assert load_weights(network, BACKBONES["b0"]).identity == digest
         assert torch.equal(network.conv_head.weight, given["conv_head.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_keras_weights_bring_their_own_normalisation(tmp_path, monkeypatch):
+    """Photos give the logits that Keras gives: its pixels' convention becomes the preprocessing record."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras", reason="the extra keras is not installed")
+    import numpy as np
+
+    from headstart.network.cut import last_boundary, prefix
+
+    keras.utils.set_random_seed(0)
+    model = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3))
+    model.save_weights(tmp_path / "mine.weights.h5")
+    network = build(BACKBONES["b0"], 3)
+    weights = load_weights(network, BACKBONES["b0"], str(tmp_path / "mine.weights.h5"))
+    # weights=None: pixels are only divided by 255, whatever the table says of the pretrained ones.
+    assert weights.normalisation == (pytest.approx((0, 0, 0), abs=1e-3), pytest.approx((255,) * 3, rel=1e-4))
+    preprocessing = BACKBONES["b0"].preprocessing("squash", 64, weights.normalisation)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    with torch.inference_mode():
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        ours = prefix(network, last_boundary(network), preprocessing)(images).numpy()
+        theirs = model(pixels).cpu().numpy()
+    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
