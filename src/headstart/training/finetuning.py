@@ -164,7 +164,7 @@ def fine_tune(
     """
     keep_large_buffers()
     where = hardware(settings.precision)
-    suffix.to(where.device)
+    suffix.to(where.device).to(memory_format=torch.channels_last)
     training = _Training(suffix, settings, where, math.ceil(len(train) / settings.batch_size))
     progress = _Progress(training, checkpoint)
     progress.restore()
