@@ -1,5 +1,6 @@
 """Datasets of TensorFlow Datasets, built on the spot."""
 
+import importlib.util
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headstart.console import Console
@@ -83,6 +85,18 @@ class MadeOfParts(Made, skip_registration=True):
     SPLITS = {"test": 3, "extra": 3}
 
 
+class MadeHere(Made):
+    """One that the library knows by its code, and that is not prepared yet."""
+
+
+class MadeOfArrays(Made):
+    """One with images as arrays, which the library encodes with TensorFlow."""
+
+    def _generate_examples(self, name, count):
+        for number, example in super()._generate_examples(name, count):
+            yield number, {**example, "image": np.zeros((4, 4, 3), np.uint8)}
+
+
 @pytest.fixture
 def built(tmp_path, monkeypatch):
     """Build a dataset in a folder of its own, where the library then finds it by its name."""
@@ -115,6 +129,23 @@ def test_images_labels_and_splits_are_those_of_the_dataset(built, tmp_path, capf
     assert expected < photos
     assert all(path.endswith(".png") for path in catalog.photos["path"])
     assert capfd.readouterr() == ("Dataset     tfds:made: 12 photos written out\n", "")
+
+
+def test_one_that_is_not_prepared_yet_is_prepared(built, tmp_path, capfd):
+    catalog = read_photos("tfds:made_here", tmp_path / "cache", Console())
+    assert catalog.photos["split"].value_counts().to_dict() == {"train": 6, "validation": 3, "test": 3}
+    assert capfd.readouterr() == ("Dataset     tfds:made_here: 12 photos written out\n", "")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+def test_one_that_needs_tensorflow_to_be_prepared_says_so(built, tmp_path, capfd):
+    with pytest.raises(HeadstartError) as error:
+        read("tfds:made_of_arrays", tmp_path / "cache")
+    assert error.value.problem == (
+        "tfds:made_of_arrays: cannot be read: ModuleNotFoundError: No module named 'tensorflow'"
+    )
+    assert error.value.fix.endswith("pip install tensorflow")
+    assert capfd.readouterr().out == ""
 
 
 def test_it_is_written_once(built, tmp_path):

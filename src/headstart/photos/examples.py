@@ -106,11 +106,14 @@ def failures_told(source: str) -> Iterator[None]:
     except HeadstartError:
         raise
     except Exception as error:  # These libraries raise dozens of types, those of what they are built on among them.
-        text = str(error).strip()
-        reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        text = str(cause).strip().partition("\n")[0]
         fix = "Check the name, the connection and the room on the disk, and try again."
-        if getattr(error, "name", None) == "tensorflow":
+        if getattr(cause, "name", None) == "tensorflow":
             fix = "This dataset cannot be prepared without TensorFlow: pip install tensorflow"
+        reason = f"{type(cause).__name__}: {text}".removesuffix(": ")
         raise HeadstartError(f"{source}: cannot be read: {reason}", fix) from None
 
 

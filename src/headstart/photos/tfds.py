@@ -1,4 +1,4 @@
-"""Datasets of TensorFlow Datasets, read without TensorFlow."""
+"""Datasets of TensorFlow Datasets, read without TensorFlow; a few need it when they are prepared."""
 
 from __future__ import annotations
 
@@ -53,14 +53,16 @@ def tfds_table(source: str, cache: Path, console: Console) -> Path:
         raise missing_extra(source, "tfds") from None
     tfds.display_progress_bar(console.watched)
     with failures_told(source):
-        # Of its formats, this is the one that is read without TensorFlow.
-        builder = tfds.builder(match["name"], file_format="array_record")
-        image, label = _image_and_label(source, builder.info.features, tfds)
-        folder = cache / "datasets" / "tfds" / builder.info.full_name / (match["split"] or "all")
-        if not (folder / TABLE).exists():
-            # It prints to standard output, which may be for our results alone.
-            with redirect_stdout(sys.stderr if console.watched else io.StringIO()):
+        # It prints to standard output, which may be for our results alone.
+        with redirect_stdout(sys.stderr if console.watched else io.StringIO()):
+            # Of its formats, this is the one that is read without TensorFlow.
+            builder = tfds.builder(match["name"], file_format="array_record")
+            image, label = _image_and_label(source, builder.info.features, tfds)
+            folder = cache / "datasets" / "tfds" / builder.info.full_name / (match["split"] or "all")
+            written = (folder / TABLE).exists()
+            if not written:
                 builder.download_and_prepare()
+        if not written:
             splits = chosen_splits(source, builder.info.splits, match["split"])
             with folder_written_whole(folder) as draft:
                 write_examples(source, _examples(builder, image, label, splits, tfds), draft, console)
