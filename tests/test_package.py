@@ -12,6 +12,7 @@ def test_the_public_names_are_there():
         "Recipe",
         "Run",
         "__version__",
+        "compare",
         "load",
         "plot_history",
         "show_samples",

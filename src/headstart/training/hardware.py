@@ -108,7 +108,7 @@ def hardware(precision: Precision = "auto") -> Hardware:
 
     Args:
         precision: of the forward pass. `auto` is float32 on a CPU, where it trains faster than bfloat16 does even on
-            processors that have it (benchmarks/README.md), and bfloat16, else float16, on a GPU.
+            processors that have it (docs/experiments.md), and bfloat16, else float16, on a GPU.
     """
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
