@@ -176,3 +176,55 @@ def test_views_are_picked_for_each_photo(rows):
     assert taken.dtype == torch.float32
     for found, (photo, view) in zip(taken, [(3, 1), (1, 0), (3, 0)], strict=True):
         assert np.array_equal(found.numpy(), rows[view].take(np.array([photo]))[0].astype(np.float32))
+
+
+def test_rates_fall_off_with_the_distance_from_the_classifier(network):
+    settings = FineTuning(learning_rate=1e-3, head_learning_rate=2e-3, layer_decay=0.5)
+    trainable = new_suffix(network)
+    module.set_trainable(trainable)
+    optimiser = module._optimiser(trainable, settings)
+    rates = {id(value): group["peak"] for group in optimiser.param_groups for value in group["params"]}
+    block, head, *_, classifier = trainable.children()
+    assert rates[id(classifier.weight)] == rates[id(classifier.bias)] == 2e-3
+    assert rates[id(head[0].weight)] == 1e-3
+    assert {rates[id(value)] for value in block.parameters() if value.requires_grad} == {5e-4}
+    assert all(
+        group["weight_decay"] == 0 for group in optimiser.param_groups if any(v.dim() == 1 for v in group["params"])
+    )
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "rmsprop"])
+def test_every_optimiser_resumes_with_averages_and_mixing(network, rows, tmp_path, optimiser):
+    settings = FineTuning(
+        epochs=2,
+        batch_size=8,
+        learning_rate=1e-4,
+        optimiser=optimiser,
+        ema_decay=0.9,
+        mixup=0.2,
+        cutmix=1.0,
+        keep="last",
+    )
+    whole, kept, _ = tune(network, rows, tmp_path / "whole.safetensors", settings)
+    # The average is kept, and it is not the weights that training ended with.
+    ended = dict(whole.named_parameters())
+    assert any(not torch.equal(kept[name], ended[name]) for name in kept)
+
+    def interrupt(epoch):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        tune(network, rows, tmp_path / "part.safetensors", settings, interrupt)
+    _, resumed, history = tune(network, rows, tmp_path / "part.safetensors", settings)
+    assert len(history) == 2
+    assert all(torch.equal(kept[name], resumed[name]) for name in kept)
+
+
+def test_batch_norm_trains_only_where_it_is_asked_to(network, rows, tmp_path):
+    for train_batch_norm in (False, True):
+        settings = FineTuning(epochs=1, batch_size=8, train_batch_norm=train_batch_norm, keep="last")
+        before = {name: value.clone() for name, value in new_suffix(network).named_buffers()}
+        trainable, kept, _ = tune(network, rows, tmp_path / f"{train_batch_norm}.safetensors", settings)
+        moved = [name for name, value in trainable.named_buffers() if not torch.equal(value, before[name])]
+        assert bool(moved) == train_batch_norm
+        assert any(name.endswith("running_mean") for name in kept) == train_batch_norm
