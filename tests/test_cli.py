@@ -110,6 +110,8 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
         (["evaluate", "RUN", "nowhere"], "nowhere: no such folder or file"),
         (["show", "nowhere"], "nowhere: no such folder or file"),
         (["show", "PHOTOS", "-o", "out.jpg"], "-o out.jpg: unknown suffix; expected .png"),
+        (["show", "PHOTOS", "-o", "/dev/null/out.png"], "-o /dev/null/out.png: cannot be written"),
+        (["compare", "PHOTOS", "--scratch", "epochs"], "--scratch epochs: expected NAME=VALUE"),
         (["show", "PHOTOS", "--augmentation", "none", "--image-size", "64"], "--augmentation, --image-size: for the"),
         (["show", "PHOTOS", "--augmented", "--photo", "gone.jpg"], "gone.jpg: no such file"),
         (["export", "nowhere", "--format", "keras"], "nowhere: is not a classifier"),

@@ -198,6 +198,7 @@ def test_from_scratch_everything_trains_and_a_killed_run_ends_the_same(photos, t
     assert set(whole.metrics["stages"]) == {"from scratch"}
     assert whole.metrics["stages"]["from scratch"]["parameters"] == 3_374_851
     assert whole.metrics["kept"]["stage"] == "from scratch"
+    assert "started from random weights" in (tmp_path / "whole" / "classifier" / "README.md").read_text()
 
     # Stopped right after the second epoch's checkpoint, as a power cut would.
     add = finetuning._Progress.add
@@ -249,5 +250,8 @@ def test_weights_of_another_run_are_a_start(finished, tmp_path):
         photos, tmp_path / "run", weights=weights, unfreeze=0, image_size=64, num_views=1, quiet=True
     )
     assert Recipe.read(again.folder / "recipe.toml").weights == str(weights)
+    # What is passed on names the file, not where it lay.
+    assert again.classifier.training["recipe"]["weights"] == "weights.safetensors"
+    assert "started from the weights of weights.safetensors" in (again.folder / "classifier" / "README.md").read_text()
     with pytest.raises(HeadstartError, match=r"weights\.safetensors: does not fit the network: no tensor for"):
         headstart.train(photos, tmp_path / "b0", weights=weights, backbone="b0", image_size=64, quiet=True)

@@ -332,7 +332,11 @@ def show(
     from headstart.report.pictures import show_samples, show_views
 
     _use_cache(cache)
-    write_picture(show_views(photos, seed=seed, **choices) if augmented else show_samples(photos, seed), output)
+    picture = show_views(photos, seed=seed, **choices) if augmented else show_samples(photos, seed)
+    try:
+        write_picture(picture, output)
+    except OSError as error:
+        raise HeadstartError(f"-o {output}: cannot be written: {error.strerror}.", "Choose another with -o.") from None
     print(output)
 
 

@@ -296,8 +296,10 @@ def _save(
     from headstart.report.plots import write_confusion_plot, write_history_plot
 
     brief = ("photos", "accuracy", "accuracy_interval", "macro_f1", "log_loss")
+    # Where the photos and a file of weights lie is the user's own business: a classifier is passed on.
+    choices = recipe.model_dump(mode="json", exclude={"photos"}, exclude_none=True)
     training = {
-        "recipe": recipe.model_dump(mode="json", exclude={"photos"}, exclude_none=True),
+        "recipe": {**choices, "weights": Path(recipe.weights).name},
         "kept": metrics["kept"],
         **{split: {name: metrics[split][name] for name in brief} for split in ("validation", "test")},
         "training_photos": int((catalog.photos["split"] == "train").sum()),

@@ -21,7 +21,7 @@ FILES = ("model.keras", "labels.txt", "example.py", "README.md")
 _README = """\
 # Image classifier in Keras: {num_classes} classes
 
-Made by [Headstart](https://pypi.org/project/headstart/) from a fine-tuned EfficientNet ({backbone}).
+Made by Headstart from a trained EfficientNet ({backbone}).
 
 | file | what |
 |---|---|

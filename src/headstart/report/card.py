@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _CARD = """\
 # Image classifier: {num_classes} classes
 
-Made by [Headstart](https://pypi.org/project/headstart/) by fine-tuning EfficientNet ({backbone}).
+Made by Headstart by {how} EfficientNet ({backbone}).
 
 - **Input**: a photo; it is turned upright, converted to RGB and resized to {size} x {size} pixels ({policy}).
 - **Output**: a probability for each class: {classes}.
@@ -35,15 +35,24 @@ or `headstart predict classifier PHOTOS`.
 ## Limits
 
 The numbers hold for photos like those it was trained on. It always names one of its classes, also for a photo
-of something else. The weights it started from were trained on ImageNet, whose biases it may carry.
+of something else. {origin}
 """
+
+
+_ORIGINS = {
+    "imagenet": "The weights it started from were trained on ImageNet, whose biases it may carry.",
+    "none": "It started from random weights and knows nothing but these photos.",
+}
 
 
 def model_card(classifier: Classifier) -> str:
     """Write the card as Markdown."""
     training = classifier.training
+    weights = training.get("recipe", {}).get("weights", "imagenet")
     return _CARD.format(
         num_classes=len(classifier.class_names),
+        how="training" if weights == "none" else "fine-tuning",
+        origin=_ORIGINS.get(weights, f"It started from the weights of {weights}, whose biases it may carry."),
         backbone=classifier.backbone,
         size=classifier.preprocessing.image_size,
         policy=classifier.preprocessing.resize_policy,
