@@ -14,7 +14,8 @@ from headstart.console import Console
 from headstart.errors import HeadstartError
 from headstart.photos.catalog import read_catalog
 from headstart.photos.download import Archive
-from headstart.photos.stanford_dogs import IMAGES, LISTS, breed_name, stanford_dogs_table
+from headstart.photos.names import readable
+from headstart.photos.stanford_dogs import IMAGES, LISTS, stanford_dogs_table
 from making import make_photo
 
 BREEDS = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02089078-black-and-tan_coonhound")
@@ -139,7 +140,7 @@ def test_an_archive_that_reaches_outside_leaves_nothing(tmp_path, archives):
     ],
 )
 def test_breeds_read_well(folder, name):
-    assert breed_name(folder) == name
+    assert readable(folder) == name
 
 
 def test_the_originals_are_those_of_the_authors():

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from headstart.errors import HeadstartError, listed
+from headstart.network.backbones import Channels
 from headstart.network.keras_files import KerasFile, Layer, opened_keras
 
 Doubles = npt.NDArray[np.float64]
-Channels = tuple[float, float, float]
 
 # The axes of a Keras kernel in PyTorch's order: (h, w, in, out) to (out, in, h, w), and so on.
 _KERNEL_AXES = {"conv2d": (3, 2, 0, 1), "depthwise_conv2d": (2, 3, 0, 1), "dense": (1, 0)}

@@ -15,6 +15,7 @@ from headstart.atomic import folder_written_whole
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
 from headstart.photos.download import Archive, download, unpack
+from headstart.photos.names import readable
 
 STANFORD_DOGS = "stanford-dogs"
 
@@ -51,7 +52,7 @@ def stanford_dogs_table(cache: Path, console: Console, images: Archive = IMAGES,
 def _split_table(folder: Path) -> pd.DataFrame:
     """Read the official lists of an unpacked folder into a table with the columns path, label and split."""
     rows = [
-        (f"Images/{name}", breed_name(name.split("/")[0]), split)
+        (f"Images/{name}", readable(name.split("/")[0]), split)
         for split in ("train", "test")
         for name in _listed_photos(folder / f"{split}_list.mat")
     ]
@@ -69,8 +70,3 @@ def _listed_photos(path: Path) -> list[str]:
     from scipy.io import loadmat
 
     return [str(cell.item()) for cell in loadmat(path)["file_list"].ravel()]
-
-
-def breed_name(folder: str) -> str:
-    """Turn a folder's name into the breed's: `n02085782-Japanese_spaniel` into `Japanese spaniel`."""
-    return folder.split("-", 1)[-1].replace("_", " ")

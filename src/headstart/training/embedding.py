@@ -127,15 +127,18 @@ class Embedder:
         """Return one view's activations of photos that were embedded, in their order."""
         if boundary == 0:
             return PixelRows(photos, view, self._pixels)
-        return self.shelves[boundary].rows([self._key(photo.digest, view) for photo in photos])
+        return self._stored(photos, view, boundary)
 
     def features(self, photos: Sequence[Photo], view: int) -> StoredRows:
         """Return one view's (n, num_features) pooled features of photos that were embedded."""
-        return self.shelves[self.features_boundary].rows([self._key(photo.digest, view) for photo in photos])
+        return self._stored(photos, view, self.features_boundary)
 
     def fresh_views(self, photos: Sequence[Photo]) -> FreshViews:
         """Return photos' pixels in a new augmented view for each epoch."""
         return FreshViews(photos, self._pixels)
+
+    def _stored(self, photos: Sequence[Photo], view: int, boundary: int) -> StoredRows:
+        return self.shelves[boundary].rows([self._key(photo.digest, view) for photo in photos])
 
     def _store(self, images: Iterator[tuple[bytes, Pixels]], advance: Callable[[int], None]) -> None:
         if self._engine is None:

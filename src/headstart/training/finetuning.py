@@ -355,6 +355,12 @@ def _schedule(step: int, steps_per_epoch: int, settings: FineTuning) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def out_of_time(epochs: Sequence[Epoch], time_limit: float | None) -> bool:
+    """Say whether another epoch like the last one would end after the time limit, in seconds."""
+    seconds = [epoch.seconds for epoch in epochs]
+    return bool(seconds) and time_limit is not None and sum(seconds) + seconds[-1] > time_limit
+
+
 def _quality(epoch: Epoch) -> tuple[float, float]:
     """Order epochs by what is wanted of them: accuracy, and among equals low loss.
 
@@ -381,8 +387,7 @@ class _Progress:
             return True
         if len(losses) > settings.patience and min(losses[-settings.patience :]) >= min(losses[: -settings.patience]):
             return True
-        seconds = [epoch.seconds for epoch in self.history]
-        return bool(seconds) and settings.time_limit is not None and sum(seconds) + seconds[-1] > settings.time_limit
+        return out_of_time(self.history, settings.time_limit)
 
     def add(self, epoch: Epoch) -> None:
         """Add an epoch, keep its weights if they are to be kept, and write the checkpoint."""

@@ -33,6 +33,7 @@ from headstart.training.finetuning import (
     fine_tune,
     interpolated,
     load_state,
+    out_of_time,
     suffix_logits,
     trained_state,
 )
@@ -204,7 +205,7 @@ def tune_suffix(
     )
     seconds = sum(epoch.seconds for epoch in epochs)
     stopped = ""
-    if recipe.time_limit and len(epochs) < recipe.epochs and seconds + epochs[-1].seconds > recipe.time_limit:
+    if len(epochs) < recipe.epochs and out_of_time(epochs, recipe.time_limit):
         stopped = f"stopped after {len(epochs)} of {recipe.epochs} epochs: --time-limit"
         console.say(f"            {stopped}")
     load_state(trainable, end)
