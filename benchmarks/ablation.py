@@ -1,0 +1,78 @@
+"""Try variants of the recipe on several sets and seeds, on training photos only.
+
+Of each set (from `sets.py`) the photos in `train` are split anew by each seed: 55% to train, 15% to validate, 30% to
+measure on. A file of variants is TOML: a table for each, named as it shall be called, with the recipe's choices.
+Outcomes are appended to a CSV file, and what stands there already is not run again.
+
+python benchmarks/ablation.py SETS VARIANTS.toml RESULTS.csv --sets signs digits --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import tomllib
+
+import headstart
+from headstart.training.process import let_idle_threads_sleep
+
+SPLIT = {"validation_fraction": 0.15, "test_fraction": 0.3}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", type=Path, help="the folder that sets.py made")
+    parser.add_argument("variants", type=Path, help="a TOML file: a table of choices for each variant")
+    parser.add_argument("results", type=Path, help="a CSV file, made or appended to")
+    parser.add_argument("--sets", dest="names", nargs="+", required=True, help="names of sets")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args()
+    let_idle_threads_sleep()
+    variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
+    done = (
+        pd.read_csv(options.results) if options.results.exists() else pd.DataFrame(columns=["variant", "set", "seed"])
+    )
+    seen = set(zip(done["variant"], done["set"], done["seed"], strict=True))
+    for seed in options.seeds:
+        for variant, choices in variants.items():
+            for name in options.names:
+                if (variant, name, seed) not in seen:
+                    row = {"variant": variant, "set": name, "seed": seed}
+                    row |= measured(options.sets / name / "train", options.results.parent, seed, choices)
+                    header = not options.results.exists()
+                    pd.DataFrame([row]).to_csv(options.results, mode="a", header=header, index=False)
+                    print(row, flush=True)
+    print(summary(pd.read_csv(options.results)))
+
+
+def measured(photos: Path, folder: Path, seed: int, choices: dict[str, object]) -> dict[str, float]:
+    """Train once; return accuracies in percent on the photos held out, and seconds."""
+    run = headstart.train(
+        photos, folder / "ablation-run", cache=folder / "ablation-cache", quiet=True, seed=seed, **SPLIT, **choices
+    )
+    shutil.rmtree(run.folder)
+    metrics = run.metrics
+    tuning = [stage for name, stage in metrics["stages"].items() if name != "probe"]
+    return {
+        "accuracy": 100 * metrics["test"]["accuracy"],
+        "log_loss": metrics["test"]["log_loss"],
+        "validation": 100 * metrics["validation"]["accuracy"],
+        "share": metrics["kept"]["share"],
+        "seconds": sum(stage["seconds"] for stage in tuning),
+        "photos": metrics["test"]["photos"],
+    }
+
+
+def summary(results: pd.DataFrame) -> str:
+    """Return the mean accuracy over seeds by variant and set, and over the sets."""
+    table = results.pivot_table("accuracy", "variant", "set", "mean")
+    table["mean"] = table.mean(axis=1)
+    table["seconds"] = results.groupby("variant")["seconds"].mean()
+    return table.round(2).to_string()
+
+
+if __name__ == "__main__":
+    main()
