@@ -9,7 +9,7 @@ from headstart.recipe import Recipe
 
 def test_four_ways_in_one_table_and_one_picture(photos, tmp_path, capsys):
     few = {"scratch": {"epochs": 2}, "frozen": {"example_epochs": "3"}, "tuned": {"example_epochs": 3, "epochs": 1}}
-    few["headstart"] = {"epochs": 1}
+    few["headstart"] = {"epochs": 1, "unfreeze": 1}
     table = headstart.compare(photos, tmp_path / "c", overrides=few, image_size=32, num_views=1)
     assert table["arm"].tolist() == [
         "from scratch",

@@ -52,9 +52,9 @@ def test_the_numbers_hang_together(finished):
     assert metrics["test"]["accuracy"] == (predictions["label"] == predictions["prediction"]).mean() == 1.0
     assert np.allclose(predictions[["p(ant)", "p(bee)", "p(cat)"]].sum(axis=1), 1, atol=1e-4)
     assert metrics["test"]["photos"] == metrics["validation"]["photos"] == 6
-    assert set(metrics["stages"]) == {"probe", "fine-tuning"}
+    assert set(metrics["stages"]) == {"probe", "fine-tuning stage6"}
     history = pd.read_csv(run / "history.csv")
-    assert history[history["stage"] == "fine-tuning"]["epoch"].tolist() == [1, 2]
+    assert history[history["stage"] == "fine-tuning stage6"]["epoch"].tolist() == [1, 2]
     assert history.columns.tolist() == [
         "stage",
         "epoch",
@@ -160,8 +160,8 @@ def test_a_test_folder_of_the_users_is_the_test_split_and_never_trained_on(tmp_p
 def test_the_example_head_and_a_table_of_paths(photos, tmp_path):
     rows = [(str(path.relative_to(tmp_path)), path.parent.name) for path in sorted(photos.rglob("*.png"))]
     pd.DataFrame(rows, columns=["path", "label"]).to_csv(tmp_path / "photos.csv", index=False)
-    run = headstart.train(tmp_path / "photos.csv", tmp_path / "run", head="example", **SMALL)
-    assert set(run.metrics["stages"]) == {"example head", "fine-tuning"}
+    run = headstart.train(tmp_path / "photos.csv", tmp_path / "run", head="example", unfreeze=1, **SMALL)
+    assert set(run.metrics["stages"]) == {"example head", "fine-tuning last block"}
     assert (run.history["stage"] == "example head").sum() == 25
 
 
@@ -203,8 +203,8 @@ def test_from_scratch_everything_trains_and_a_killed_run_ends_the_same(photos, t
     # Stopped right after the second epoch's checkpoint, as a power cut would.
     add = finetuning._Progress.add
 
-    def interrupted(progress, epoch):
-        add(progress, epoch)
+    def interrupted(progress, epoch, position):
+        add(progress, epoch, position)
         if epoch.epoch == 2:
             raise KeyboardInterrupt
 
@@ -224,7 +224,7 @@ def test_the_whole_network_is_fine_tuned_from_the_probe(photos, tmp_path, capsys
     told = capsys.readouterr().out
     assert "Fine-tuning the whole network: 3,332,835 of 3,374,851 parameters, from pixels" in told
     assert "augmented view" not in told  # they are made anew in each epoch
-    assert set(run.metrics["stages"]) == {"probe", "fine-tuning"}
+    assert set(run.metrics["stages"]) == {"probe", "fine-tuning all"}
     assert run.metrics["validation"]["accuracy"] == 1.0
     predictions = pd.read_csv(run.folder / "predictions.csv")
     probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
@@ -239,7 +239,7 @@ def test_unreadable_photos_are_found_where_nothing_is_embedded(photos, tmp_path)
 
 def test_a_time_limit_ends_training_and_is_told(photos, tmp_path, capsys):
     run = headstart.train(photos, tmp_path / "run", image_size=64, epochs=9, num_views=1, time_limit=1e-3)
-    assert run.metrics["stages"]["fine-tuning"]["epochs"] == 1
+    assert run.metrics["stages"]["fine-tuning stage6"]["epochs"] == 1
     assert "stopped after 1 of 9 epochs: --time-limit" in capsys.readouterr().out
 
 

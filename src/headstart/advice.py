@@ -29,7 +29,7 @@ def advice(recipe: Recipe, catalog: Catalog, image_size: int) -> Iterator[str]:
     """
     training = int((catalog.photos["split"] == "train").sum())
     backbone = backbone_named(recipe.backbone)
-    trains = bool(recipe.unfreeze)
+    trains = recipe.unfreeze != 0
     if trains and recipe.train_batch_norm and not recipe.from_scratch:
         yield "BatchNorm trains: small batches spoil its statistics, and with them what the network has learnt."
     if trains and recipe.optimiser == "rmsprop":

@@ -126,28 +126,39 @@ def train(
         str | None,
         typer.Option(help="imagenet, none (from scratch), or a file of weights.", show_default="imagenet"),
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="the backbone's own")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels.", show_default="a seventh above the backbone's own")
+    ] = None,
     resize_policy: Annotated[
         ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time for the whole run: 90s, 5m, 1h; none: as long as it takes.", show_default="5m"),
     ] = None,
     unfreeze: Annotated[
         str | None,
         typer.Option(
             help="Last blocks to fine-tune with the head convolution; all; or from where: stage6, head. 0: none.",
-            show_default="1",
+            show_default="planned within the budget",
         ),
     ] = None,
     head: Annotated[
         HeadChoice | None,
         typer.Option(help="What is fitted first: the probe, or the Keras example's head.", show_default="probe"),
     ] = None,
+    probe_views: Annotated[
+        int | None, typer.Option(help="Views of each photo that the probe is fitted on.", show_default="planned")
+    ] = None,
     augmentation: Annotated[
         AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="photo")
     ] = None,
     num_views: Annotated[
-        int | None, typer.Option(help="Views of each training photo, the plain one included.", show_default="4")
+        int | None, typer.Option(help="Views of each training photo, the plain one included.", show_default="planned")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning, at most.", show_default="12")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of each step of fine-tuning, at most.", show_default="planned")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos a step.", show_default="32")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak, for the blocks.", show_default="0.0005")] = None,
     head_learning_rate: Annotated[
@@ -186,6 +197,10 @@ def train(
     ] = None,
     precision: Annotated[
         PrecisionChoice | None, typer.Option(help="Of training's forward pass.", show_default="auto")
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(help="Fit what was chosen on validation photos as well.", show_default="yes; not from scratch"),
     ] = None,
     class_weights: Annotated[
         ClassWeightsChoice | None, typer.Option(help="Weigh rare classes more.", show_default="auto")

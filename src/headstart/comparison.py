@@ -28,6 +28,8 @@ _EXAMPLE: dict[str, Any] = {
     "class_weights": "none",
     "patience": 1000,
     "keep": "last",
+    "refit": False,
+    "num_views": 4,
 }
 
 

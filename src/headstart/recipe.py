@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +22,25 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 
-# What is chosen otherwise where the whole network trains: small steps that fall off towards the first layers, which
-# are general already; and what training from random weights wants.
-_WHOLE_NETWORK: dict[str, Any] = {"learning_rate": 3e-4, "head_learning_rate": 3e-4, "layer_decay": 0.85}
+_TIME = re.compile(r"(?!0+(\.0*)?[smh])\d+(\.\d*)?[smh]")
+
+# With any of these replaced, a plan no longer fits.
+_PLANNED_FROM = {
+    "photos",
+    "budget",
+    "backbone",
+    "weights",
+    "image_size",
+    "probe_views",
+    "unfreeze",
+    "epochs",
+    "num_views",
+    "refit",
+}
+
+# What training from random weights wants instead.
 _FROM_SCRATCH: dict[str, Any] = {
+    "budget": "none",
     "unfreeze": "all",
     "epochs": 40,
     "learning_rate": 2e-3,
@@ -34,13 +51,43 @@ _FROM_SCRATCH: dict[str, Any] = {
     "drop_path_rate": 0.1,
     "train_batch_norm": True,
     "patience": 20,
+    "refit": False,
 }
+
+
+Part = int | str
+"""What trains: a number of blocks counted from the end, with the head convolution; `all`; or the first part by name."""
+
+
+class Step(BaseModel):
+    """One step of fine-tuning: which part trains, in how many epochs, on how many stored views of each photo.
+
+    `seconds` is what its training was forecast to take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unfreeze: Part
+    epochs: int = Field(ge=1, le=1000)
+    num_views: int = Field(ge=1, le=64)
+    seconds: float = Field(ge=0)
+
+
+class Plan(BaseModel):
+    """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int = Field(ge=32, le=1024)
+    probe_views: int = Field(ge=1, le=64)
+    steps: tuple[Step, ...]
 
 
 class Recipe(BaseModel):
     """Every choice of a run. The defaults are explained in docs/experiments.md.
 
-    `photos` is a folder, a table of paths and labels, or the name of a dataset.
+    `photos` is a folder, a table of paths and labels, or the name of a dataset. Image size, depth, views and epochs are
+    planned where they are None: `plan` is what was chosen within `budget` for the photos and the computer at hand.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,27 +95,30 @@ class Recipe(BaseModel):
     photos: str
     backbone: str = "lite0"
     weights: str = Field("imagenet", description="imagenet, none (training from scratch) or a file")
-    image_size: int | None = Field(None, ge=32, le=1024, description="pixels; the backbone's own where left out")
+    image_size: int | None = Field(None, ge=32, le=1024, description="pixels")
     resize_policy: ResizePolicy = "crop"
     seed: int = Field(0, ge=0, lt=2**32)
     validation_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.15, gt=0, lt=1)
     engine: Literal["auto", "openvino", "torch"] = "auto"
+    budget: str = Field("5m", description="time for the whole run, as 90s, 5m or 1h; none: as long as it takes")
 
     augmentation: Augmentation = "photo"
-    num_views: int = Field(4, ge=1, le=64, description="views of each training photo, the evaluation view among them")
+    num_views: int | None = Field(None, ge=1, le=64, description="of each training photo, the evaluation view included")
 
     head: Literal["probe", "example"] = "probe"
+    probe_views: int | None = Field(None, ge=1, le=64, description="of each photo, for the probe")
     class_weights: Literal["auto", "none", "balanced"] = "auto"
 
     example_epochs: int = Field(25, ge=1, le=1000, description="of the example's head; so the next two")
     example_batch_size: int = Field(64, ge=1, le=4096)
     example_learning_rate: float = Field(1e-2, gt=0, le=1)
 
-    unfreeze: int | str = Field(
-        1, description="last blocks to train with the head convolution, all, or the first part: stage6, head; 0: none"
+    unfreeze: Part | None = Field(
+        None, description="last blocks to train with the head convolution, all, or the first part: stage6; 0: none"
     )
-    epochs: int = Field(12, ge=1, le=1000)
+    refit: bool = Field(True, description="on training and validation photos, after every choice is made")
+    epochs: int | None = Field(None, ge=1, le=1000)
     batch_size: int = Field(32, ge=1, le=4096)
     optimiser: Optimiser = "adamw"
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -89,12 +139,23 @@ class Recipe(BaseModel):
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     drop_path_rate: float = Field(0.0, ge=0, lt=1)
 
+    plan: Plan | None = None
+
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, name: str) -> str:
         from headstart.network.backbones import backbone_named
 
         return backbone_named(name).name
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _time(cls, value: Any) -> str:
+        text = str(value).strip().lower()
+        number = f"{text}s" if text.replace(".", "", 1).isdecimal() else text
+        if text != "none" and not _TIME.fullmatch(number):
+            raise ValueError("a time such as 90s, 5m or 1h, or none")
+        return number
 
     @field_validator("unfreeze", mode="before")
     @classmethod
@@ -103,6 +164,13 @@ class Recipe(BaseModel):
         if isinstance(number, int) and not 0 <= number <= 128:
             raise ValueError("a number of blocks from 0 to 128, or a name such as all, head or stage6")
         return number
+
+    @property
+    def budget_seconds(self) -> float:
+        """The budget in seconds; infinite where there is none."""
+        if self.budget == "none":
+            return math.inf
+        return float(self.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.budget[-1]]
 
     @property
     def from_scratch(self) -> bool:
@@ -119,8 +187,6 @@ class Recipe(BaseModel):
         given = {name: value for name, value in choices.items() if value is not None}
         if given.get("weights") == "none":
             given = {**_FROM_SCRATCH, **given}
-        elif given.get("unfreeze") == "all":
-            given = {**_WHOLE_NETWORK, **given}
         if given.get("validation_fraction", 0.15) + given.get("test_fraction", 0.15) >= 1:
             raise HeadstartError(
                 "--validation-fraction and --test-fraction: together they take all photos; expected a sum below 1.",
@@ -146,10 +212,18 @@ class Recipe(BaseModel):
             raise HeadstartError(f"--recipe {path}: cannot be read: {reason}.", "Give a run's recipe.toml.") from None
         except tomllib.TOMLDecodeError as error:
             raise HeadstartError(f"--recipe {path}: is not TOML: {error}.", "Give a run's recipe.toml.") from None
-        choices.update({name: value for name, value in overrides.items() if value is not None})
+        choices = _changed(choices, overrides)
         if "photos" not in choices:
             raise HeadstartError(f"--recipe {path}: names no photos.", "Give the photos on the command line as well.")
         return cls.make(**choices)
+
+    def changed(self, **choices: Any) -> Recipe:
+        """Return a recipe with some choices replaced; with those that a plan was made for, the plan goes.
+
+        Raises:
+            HeadstartError: as `make` does.
+        """
+        return Recipe.make(**_changed(self.model_dump(), choices))
 
     def to_toml(self) -> str:
         """Write the recipe as TOML; what is left out there has no value here."""
@@ -158,9 +232,17 @@ class Recipe(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def differences(self, other: Recipe) -> list[str]:
-        """List the choices in which two recipes differ, as `name: ours, theirs`."""
-        ours, theirs = self.model_dump(), other.model_dump()
+        """List the choices in which two recipes differ, as `name: ours, theirs`; a plan only where both have one."""
+        apart = {"plan"} if self.plan is None or other.plan is None else set()
+        ours, theirs = self.model_dump(exclude=apart), other.model_dump(exclude=apart)
         return [f"{name} {theirs[name]!r} there, {ours[name]!r} here" for name in ours if ours[name] != theirs[name]]
+
+
+def _changed(choices: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in overrides.items() if value is not None}
+    replanned = _PLANNED_FROM & set(given)
+    kept = {name: value for name, value in choices.items() if name != "plan" or not replanned}
+    return {**kept, **given}
 
 
 def _fault(fault: Any, model: type[BaseModel]) -> str:

@@ -19,9 +19,8 @@ from headstart.cache import cache_folder
 from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
-from headstart.evaluation.metrics import accuracy_text, measure, prediction_table, softmax
+from headstart.evaluation.metrics import accuracy_text
 from headstart.network.backbones import backbone_named, build
-from headstart.network.cut import boundary_of, last_boundary, suffix
 from headstart.network.weights import IMAGENET, NONE, Weights, load_weights
 from headstart.photos.catalog import Catalog
 from headstart.photos.datasets import absolute_source, read_photos
@@ -29,19 +28,25 @@ from headstart.photos.split import SPLITS, leaked_into_training, split_photos
 from headstart.photos.views import Preprocessing
 from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder, open_run_folder
+from headstart.stopwatch import Stopwatch
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
-from headstart.training.finetuning import suffix_logits
 from headstart.training.hardware import first_process_first, process_number, same_for_all
+from headstart.training.plan import EMBEDDING_SHARE, plan_run, size_in_time, time_limit
 from headstart.training.stages import (
+    NOTHING_KEPT,
     TrainingData,
     choose_class_weights,
+    embed_for_head,
+    embed_step,
+    evaluate,
     fit_head,
     history_table,
-    keep_best,
-    keep_last,
+    keep,
     photos_of,
+    refit,
     set_classifier,
+    tell_speed,
     tune_suffix,
 )
 
@@ -92,61 +97,78 @@ def train(
     recipe, console = _recipe(photos, recipe, choices), console or Console(quiet)
     if process_number() > 0:
         console = Console(quiet=True)
-    store, started = cache_folder(cache), time.perf_counter()
+    store, watch = cache_folder(cache), Stopwatch()
     with open_run_folder(Path(output), recipe) as folder:
-        with first_process_first():
+        with first_process_first(), watch.timing("scanning"):
             catalog = read_photos(recipe.photos, store, console)
         if same_for_all(folder.finished(catalog)):
             console.say(f"{folder.path} is finished already; this is what it holds.")
             return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), console)
         digest = catalog.digest
         _tell_photos(catalog, console)
+        recipe = same_for_all(folder.resumed(recipe))
 
         backbone = backbone_named(recipe.backbone)
         torch.manual_seed(recipe.seed)  # of random weights
         network = build(backbone, len(catalog.class_names), recipe.drop_path_rate)
         weights = load_weights(network, backbone, recipe.weights)
-        preprocessing = backbone.preprocessing(recipe.resize_policy, recipe.image_size, weights.normalisation)
-        boundary = boundary_of(network, recipe.unfreeze)
-        embedder = _embedder(recipe, network, weights, preprocessing, boundary, catalog.root, store, console)
-
-        with first_process_first():
-            catalog, seconds = _embed_photos(catalog, embedder, console)
+        with watch.timing("planning"):
+            preprocessing = _preprocessing(recipe, network, weights, catalog, store, console)
+        embedder = _embedder(recipe, network, weights, preprocessing, catalog, store)
+        _tell_network(recipe, weights, embedder, console)
+        with watch.timing("embedding"), first_process_first():
+            catalog = _embed_photos(catalog, embedder, recipe, console)
         catalog = _split(catalog, recipe, console)
         for sentence in advice(recipe, catalog, preprocessing.image_size):
             console.say(f"Advice      {sentence}")
         folder.begin(recipe, catalog)
-        with first_process_first():
-            seconds += _embed_views(catalog, embedder, recipe, console)
-        data = TrainingData(catalog, embedder, boundary, recipe.num_views)
+        data = TrainingData(catalog, embedder)
         class_weights = choose_class_weights(data, recipe, console)
 
-        history: list[dict[str, Any]] = []
-        stages: dict[str, Any] = {}
-        kept: dict[str, Any] = {}
+        followed = recipe.plan is not None  # to the letter, however long it takes
+        with watch.timing("planning"):
+            left = recipe.budget_seconds - watch.elapsed
+            plan = recipe.plan or same_for_all(plan_run(recipe, network, data, left, console))
+        recipe = recipe.model_copy(update={"plan": plan})
+        folder.begin(recipe, catalog)
+
+        kept, history, stages = NOTHING_KEPT, list[dict[str, Any]](), dict[str, Any]()
         if not recipe.from_scratch:
-            head, history, stages = fit_head(data, recipe, class_weights, console)
-            set_classifier(network, head)
-            kept = {"stage": next(iter(stages)), "share": 0.0, "points_over_probe": 0.0}
-        if recipe.unfreeze:
-            tuned = tune_suffix(
-                network, boundary, preprocessing, data, recipe, class_weights, folder.checkpoints, console
-            )
+            with watch.timing("embedding"), first_process_first():
+                embed_for_head(data, plan, recipe, console)
+            with watch.timing("probing"):
+                head, kept, history, stages = fit_head(data, plan, recipe, class_weights, console)
+                set_classifier(network, head)
+        for number, step in enumerate(plan.steps):
+            with watch.timing("embedding"), first_process_first():
+                embed_step(data, network, step, recipe, console)
+            limit = None if followed else time_limit(plan, number, recipe, watch.elapsed)
+            with watch.timing("fine-tuning"):
+                tuned = tune_suffix(network, data, recipe, step, limit, class_weights, folder.checkpoints, console)
+                before, kept = kept, keep(tuned, kept, data, recipe, console)
             history, stages = [*history, *tuned.history], stages | tuned.stages
-            between = recipe.keep == "best" and not recipe.from_scratch
-            kept = keep_best(tuned, kept["stage"], data, console) if between else keep_last(tuned, data, console)
+            if kept is before:
+                break
         write_table(folder.history, history_table(history))
 
-        logits = suffix(network, boundary, preprocessing).eval()
-        metrics = _evaluate(logits, data, folder)
-        metrics |= {
+        with watch.timing("evaluation"):
+            validation, _ = evaluate(network, kept, data, "validation", console)
+        if recipe.refit:
+            with watch.timing("refitting"):
+                refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
+        with watch.timing("evaluation"):
+            test, predictions = evaluate(network, kept, data, "test", console)
+        write_table(folder.predictions, predictions)
+        metrics = {
+            "validation": validation,
+            "test": test,
             "stages": stages,
-            "kept": kept,
-            "seconds": {"embedding": seconds, "total": time.perf_counter() - started},
+            "kept": kept.told(),
             "catalog_digest": digest,
             "versions": versions(),
         }
-        _save(folder, network, preprocessing, catalog, recipe, metrics)
+        with watch.timing("writing"):
+            _save(folder, network, preprocessing, catalog, recipe, metrics, watch)
         return _told(Run(folder.path, metrics), console)
 
 
@@ -157,7 +179,7 @@ def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choic
     if str(choices.get("weights") or IMAGENET) not in (IMAGENET, NONE):
         choices = {**choices, "weights": str(Path(choices["weights"]).expanduser().resolve())}
     if isinstance(recipe, Recipe):
-        return Recipe.make(**{**recipe.model_dump(), **choices})
+        return recipe.changed(**choices)
     if recipe is not None:
         return Recipe.read(recipe, **choices)
     if photos is None:
@@ -178,57 +200,55 @@ def _tell_photos(catalog: Catalog, console: Console) -> None:
         console.say(f"            ignored {reason}: {count:,}")
 
 
+def _preprocessing(
+    recipe: Recipe, network: nn.Module, weights: Weights, catalog: Catalog, store: Path, console: Console
+) -> Preprocessing:
+    """Choose how photos become pixels; of very many photos, smaller ones."""
+    backbone = backbone_named(recipe.backbone)
+    usual = backbone.image_size if recipe.from_scratch else backbone.transfer_size
+    size = recipe.plan.image_size if recipe.plan else recipe.image_size
+    preprocessing = backbone.preprocessing(recipe.resize_policy, size or usual, weights.normalisation)
+    # Slower than 50 photos/s is seldom; below that number there is nothing to find out.
+    if size is None and not recipe.from_scratch and len(catalog.photos) > 50 * EMBEDDING_SHARE * recipe.budget_seconds:
+        embedder = _embedder(recipe, network, weights, preprocessing, catalog, store)
+        rate = embedder.speed(photos_of(catalog.photos.iloc[:256]))
+        size = same_for_all(size_in_time(usual, len(catalog.photos), rate, recipe.budget_seconds))
+        if size < usual:
+            console.say(f"Image size  {size} pixels: at {usual}, {rate:.0f} photos/s would take too long")
+        preprocessing = backbone.preprocessing(recipe.resize_policy, size, weights.normalisation)
+    return preprocessing
+
+
 def _embedder(
-    recipe: Recipe,
-    network: nn.Module,
-    weights: Weights,
-    preprocessing: Preprocessing,
-    boundary: int,
-    root: Path,
-    store: Path,
-    console: Console,
+    recipe: Recipe, network: nn.Module, weights: Weights, preprocessing: Preprocessing, catalog: Catalog, store: Path
 ) -> Embedder:
+    identity = {"backbone": recipe.backbone, "weights": weights.identity}
     choice = choose_engine(recipe.engine)
+    return Embedder(catalog.root, network, identity, preprocessing, recipe.augmentation, recipe.seed, choice, store)
+
+
+def _tell_network(recipe: Recipe, weights: Weights, embedder: Embedder, console: Console) -> None:
     console.say(
-        f"Network     {recipe.backbone}, {weights.told}, {preprocessing.image_size} pixels, "
+        f"Network     {recipe.backbone}, {weights.told}, {embedder.preprocessing.image_size} pixels, "
         f"resize policy {recipe.resize_policy}"
     )
     if not recipe.from_scratch:
-        console.say(f"Engine      {choice}")
-    # The head is fitted on the pooled features; random ones are worth nothing.
-    boundaries = {boundary} if recipe.from_scratch else {boundary, last_boundary(network)}
-    identity = {"backbone": recipe.backbone, "weights": weights.identity}
-    return Embedder(
-        root,
-        network,
-        identity,
-        tuple(sorted(boundaries)),
-        preprocessing,
-        recipe.augmentation,
-        recipe.seed,
-        choice,
-        store,
-    )
+        console.say(f"Engine      {embedder.choice}")
 
 
-def _embed_photos(catalog: Catalog, embedder: Embedder, console: Console) -> tuple[Catalog, float]:
+def _embed_photos(catalog: Catalog, embedder: Embedder, recipe: Recipe, console: Console) -> Catalog:
     """Embed every photo in its evaluation view, and leave out those that cannot be read."""
     started = time.perf_counter()
-    problems, computed = embedder.embed(photos_of(catalog.photos), range(1), console, "photos")
-    seconds = time.perf_counter() - started
-    what = "Embedding" if embedder.shelves else "Reading"
-    _tell_speed(what, "photo", len(catalog.photos) - len(problems), computed, seconds, console)
+    # Random features are worth nothing: from scratch, photos are only tried.
+    boundary = 0 if recipe.from_scratch else embedder.features_boundary
+    problems, computed = embedder.embed(photos_of(catalog.photos), range(1), (boundary,), console, "photos")
+    what = "Embedding" if boundary else "Reading"
+    tell_speed(what, "photo", len(catalog.photos) - len(problems), computed, time.perf_counter() - started, console)
     readable = catalog.without(problems)
     if len(readable.problems):
         names = listed([f"{row.path} ({row.detail})" for row in readable.problems.itertuples()], 3)
         console.warn(f"{counted(len(readable.problems), 'file')} left out, see problems.csv: {names}")
-    return readable, seconds
-
-
-def _tell_speed(what: str, noun: str, wanted: int, computed: int, seconds: float, console: Console) -> None:
-    stored = f", {wanted - computed:,} were in the store or are copies" if computed < wanted else ""
-    speed = f" in {seconds:.1f} s ({computed / seconds:.0f} photos/s)" if computed else ""
-    console.say(f"{what:<11} {counted(computed, noun)}{speed}{stored}")
+    return readable
 
 
 def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
@@ -258,31 +278,6 @@ def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
     return catalog
 
 
-def _embed_views(catalog: Catalog, embedder: Embedder, recipe: Recipe, console: Console) -> float:
-    """Embed the augmented views of the training photos, where a stage trains from stored views."""
-    whole_network_trains = embedder.boundaries[0] == 0 and recipe.head == "probe"
-    if recipe.num_views == 1 or whole_network_trains or recipe.from_scratch:
-        return 0.0
-    started = time.perf_counter()
-    photos = photos_of(catalog.photos[catalog.photos["split"] == "train"])
-    views = range(1, recipe.num_views)
-    _, computed = embedder.embed(photos, views, console, "views")
-    seconds = time.perf_counter() - started
-    _tell_speed("", "augmented view", len({photo.digest for photo in photos}) * len(views), computed, seconds, console)
-    return seconds
-
-
-def _evaluate(logits: nn.Module, data: TrainingData, folder: RunFolder) -> dict[str, Any]:
-    """Measure the final weights on validation photos and, once, on test photos."""
-    metrics = {}
-    for split in ("validation", "test"):
-        probabilities = softmax(suffix_logits(logits, data.activations(split)))
-        metrics[split] = measure(data.labels[split], probabilities, data.class_names)
-    paths = [photo.name for photo in data.photos["test"]]
-    write_table(folder.predictions, prediction_table(paths, data.labels["test"], probabilities, data.class_names))
-    return metrics
-
-
 def _save(
     folder: RunFolder,
     network: nn.Module,
@@ -290,6 +285,7 @@ def _save(
     catalog: Catalog,
     recipe: Recipe,
     metrics: dict[str, Any],
+    watch: Stopwatch,
 ) -> None:
     """Write the classifier, the pictures and the report, and last the metrics."""
     from headstart.report.page import write_report
@@ -297,18 +293,19 @@ def _save(
 
     brief = ("photos", "accuracy", "accuracy_interval", "macro_f1", "log_loss")
     # Where the photos and a file of weights lie is the user's own business: a classifier is passed on.
-    choices = recipe.model_dump(mode="json", exclude={"photos"}, exclude_none=True)
+    choices = recipe.model_dump(mode="json", exclude={"photos", "plan"}, exclude_none=True)
     training = {
         "recipe": {**choices, "weights": Path(recipe.weights).name},
         "kept": metrics["kept"],
         **{split: {name: metrics[split][name] for name in brief} for split in ("validation", "test")},
-        "training_photos": int((catalog.photos["split"] == "train").sum()),
+        "training_photos": int(catalog.photos["split"].isin(SPLITS[: 1 + recipe.refit]).sum()),
     }
     Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine).save(
         folder.classifier
     )
     write_history_plot(pd.read_csv(folder.history), folder.curves)
     write_confusion_plot(metrics["test"]["confusion_matrix"], catalog.class_names, folder.confusion)
+    metrics["seconds"] = {**watch.seconds, "total": watch.elapsed}
     write_report(folder, metrics)
     folder.write_metrics(metrics)
 

@@ -50,6 +50,12 @@ class RunFolder:
             )
         return True
 
+    def resumed(self, recipe: Recipe) -> Recipe:
+        """Return a recipe with the plan of the run that it resumes, if there is one."""
+        if recipe.plan is not None or not self.recipe.exists():
+            return recipe
+        return recipe.model_copy(update={"plan": Recipe.read(self.recipe).plan})
+
     def begin(self, recipe: Recipe, catalog: Catalog) -> None:
         """Write the recipe, the catalog and its problems: from here on the run can be resumed."""
         write_text(self.recipe, recipe.to_toml())

@@ -16,6 +16,6 @@ def test_the_walk_through_the_example_runs(photos, tmp_path):
     exec(compile(source, str(EXAMPLE), "exec"), names)
     assert isinstance(names["samples"], Picture) and isinstance(names["views"], Picture)
     assert set(names["scratch"].metrics["stages"]) == {"from scratch"}
-    assert set(names["tuned"].metrics["stages"]) == {"example head", "fine-tuning"}
+    assert set(names["tuned"].metrics["stages"]) == {"example head", "fine-tuning last block"}
     assert names["run"].metrics["test"]["accuracy"] == 1.0
     assert names["classifier"].class_names == ["ant", "bee", "cat"]

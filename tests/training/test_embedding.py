@@ -8,7 +8,7 @@ from PIL import Image
 
 from headstart.console import Console
 from headstart.network.backbones import BACKBONES, build
-from headstart.network.cut import boundary_before_last_blocks, last_boundary, prefix
+from headstart.network.cut import prefix
 from headstart.network.weights import load_weights
 from headstart.photos.augmentation import augmented_view
 from headstart.photos.catalog import file_digest, photo_files
@@ -20,6 +20,7 @@ from headstart.training.engines import choose_engine
 LITE0 = BACKBONES["lite0"]
 PREPROCESSING = LITE0.preprocessing("squash", 32)
 QUIET = Console(quiet=True)
+BOUNDARIES = (16, 18)  # before the last block, and at the pooled features
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,10 @@ def network():
 
 
 def new_embedder(network, root: Path, cache: Path, engine="auto", seed=0, precision="float32") -> Embedder:
-    boundaries = (boundary_before_last_blocks(network, 1), last_boundary(network))
     identity = {"backbone": "lite0", "weights": "imagenet"}
     # In float32 also where the processor has bfloat16, whose rounding would hide mistakes of a few percent.
     choice = replace(choose_engine(engine), precision=precision)
-    return Embedder(root, network, identity, boundaries, PREPROCESSING, "photo", seed, choice, cache)
+    return Embedder(root, network, identity, PREPROCESSING, "photo", seed, choice, cache)
 
 
 def photos_below(root: Path) -> list[Photo]:
@@ -53,9 +53,9 @@ def expected(network, boundary: int, pixels) -> np.ndarray:
 def test_the_store_holds_what_the_network_computes(network, photos, tmp_path, engine):
     embedder = new_embedder(network, photos, tmp_path / "cache", engine)
     items = photos_below(photos)[:7]  # not a whole number of batches
-    problems, computed = embedder.embed(items, range(3), QUIET, "")
+    problems, computed = embedder.embed(items, range(3), BOUNDARIES, QUIET, "")
     assert len(problems) == 0 and computed == 21
-    for boundary in embedder.shelves:
+    for boundary in BOUNDARIES:
         for view in range(3):
             stored = embedder.rows(items, view, boundary).take(slice(None)).astype(np.float32)
             for item, found in zip(items, stored, strict=True):
@@ -73,7 +73,7 @@ def test_bfloat16_features_point_the_same_way(network, photos, tmp_path):
     items, features = photos_below(photos), []
     for precision in ("float32", "bfloat16"):
         embedder = new_embedder(network, photos, tmp_path / "cache", precision=precision)
-        assert embedder.embed(items, range(1), QUIET, "")[1] == len(items)  # never taken from the other's shelf
+        assert embedder.embed(items, range(1), BOUNDARIES, QUIET, "")[1] == len(items)  # never taken from the other's shelf
         rows = embedder.rows(items, 0, embedder.features_boundary).take(slice(None)).astype(np.float32)
         features.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     cosines = (features[0] * features[1]).sum(axis=1)
@@ -82,14 +82,14 @@ def test_bfloat16_features_point_the_same_way(network, photos, tmp_path):
 
 def test_a_second_run_embeds_nothing_and_new_photos_embed_only_themselves(network, photos, tmp_path):
     items = photos_below(photos)
-    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), QUIET, "")[1] == 30
-    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), QUIET, "")[1] == 0
+    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), BOUNDARIES, QUIET, "")[1] == 30
+    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), BOUNDARIES, QUIET, "")[1] == 0
     Image.new("RGB", (20, 20), "red").save(photos / "ant" / "new.png")
     Image.new("RGB", (20, 20), "blue").save(photos / "ant" / "3.png")  # a changed file
-    assert new_embedder(network, photos, tmp_path / "c").embed(photos_below(photos), range(1), QUIET, "")[1] == 2
+    assert new_embedder(network, photos, tmp_path / "c").embed(photos_below(photos), range(1), BOUNDARIES, QUIET, "")[1] == 2
     # Another view, seed or engine is something else.
-    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1, 2), QUIET, "")[1] == 30
-    assert new_embedder(network, photos, tmp_path / "c", seed=1).embed(items, range(2), QUIET, "")[1] == 30
+    assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1, 2), BOUNDARIES, QUIET, "")[1] == 30
+    assert new_embedder(network, photos, tmp_path / "c", seed=1).embed(items, range(2), BOUNDARIES, QUIET, "")[1] == 30
 
 
 def test_numbers_do_not_depend_on_order_or_neighbours(network, photos, tmp_path):
@@ -97,7 +97,7 @@ def test_numbers_do_not_depend_on_order_or_neighbours(network, photos, tmp_path)
     stored = []
     for name, order in (("a", items), ("b", items[::-1]), ("c", items[:1] + items[5:] + items[1:5])):
         embedder = new_embedder(network, photos, tmp_path / name)
-        embedder.embed(order, range(2), QUIET, "")
+        embedder.embed(order, range(2), BOUNDARIES, QUIET, "")
         stored.append([embedder.rows(items, view, embedder.features_boundary).take(slice(None)) for view in range(2)])
     assert np.array_equal(stored[0], stored[1]) and np.array_equal(stored[0], stored[2])
 
@@ -107,7 +107,7 @@ def test_unreadable_photos_are_named_with_all_their_copies(network, photos, tmp_
         (photos / name).write_bytes(b"<html>not a photo</html>")
     (photos / "ant" / "twin.png").write_bytes((photos / "ant" / "0.png").read_bytes())
     embedder = new_embedder(network, photos, tmp_path / "c")
-    problems, computed = embedder.embed(photos_below(photos), range(1), QUIET, "")
+    problems, computed = embedder.embed(photos_below(photos), range(1), BOUNDARIES, QUIET, "")
     assert problems["path"].tolist() == ["ant/broken.jpg", "bee/copy.jpg"]
     assert set(problems["problem"]) == {"unreadable"}
     assert "not an image" in problems["detail"][0]
@@ -122,7 +122,7 @@ def test_training_the_network_afterwards_does_not_change_what_is_embedded(networ
     with torch.no_grad():
         trained.conv_head.weight.zero_()
     items = photos_below(photos)[:2]
-    embedder.embed(items, range(1), QUIET, "")
+    embedder.embed(items, range(1), BOUNDARIES, QUIET, "")
     found = embedder.rows(items, 0, embedder.features_boundary).take(slice(None))
     photo = decode((photos / items[0].name).read_bytes(), 1000)
     wanted = expected(network, embedder.features_boundary, evaluation_view(photo, PREPROCESSING))

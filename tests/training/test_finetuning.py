@@ -158,8 +158,8 @@ def test_training_stops_when_the_validation_loss_stalls(network, rows, tmp_path)
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
     settings = FineTuning(epochs=4, warmup_epochs=1)
-    shares = [module._schedule(step, 10, settings) for step in range(40)]
-    assert shares[0] == pytest.approx(1 / 11)
+    shares = [module._schedule(step / 40, settings) for step in range(40)]
+    assert shares[0] == 0.02 and shares[1] == pytest.approx(0.1)
     assert shares[:11] == sorted(shares[:11]) and max(shares) == shares[10] == 1
     assert shares[10:] == sorted(shares[10:], reverse=True) and shares[-1] < 0.01
 

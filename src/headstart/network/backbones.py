@@ -54,6 +54,15 @@ class Backbone:
     normalisation: MeanAndStd
     package: WeightsPackage | None = None
 
+    @property
+    def transfer_size(self) -> int:
+        """The image size for new photos, in pixels: a seventh above the one that the weights were trained at.
+
+        Training crops show things larger than whole photos do; slightly larger photos make up for it (Touvron et al.,
+        2019; docs/experiments.md). Version 2 was trained at less than its own size already.
+        """
+        return self.image_size if self.name.startswith("v2") else round(self.image_size * 8 / 7 / 16) * 16
+
     def preprocessing(
         self, resize_policy: ResizePolicy, image_size: int | None = None, normalisation: MeanAndStd | None = None
     ) -> Preprocessing:

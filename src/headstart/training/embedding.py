@@ -6,6 +6,7 @@ At boundary 0 there is no prefix: pixels are not stored but decoded anew, with a
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -47,13 +48,12 @@ class _Job:
 
 
 class Embedder:
-    """Computes activations of photos at some boundaries, each once, and reads them back.
+    """Computes activations of photos at the boundaries asked for, each once, and reads them back.
 
     Args:
         root: the folder that photos' names are relative to.
         network: the frozen network; copied, so that it may be trained afterwards.
         identity: what names the network and its weights in the store's keys.
-        boundaries: in rising order; those above 0 are stored.
         preprocessing: how photos become pixels.
         augmentation: the policy of views 1 and up, drawn with `seed`.
         choice: the engine to run on.
@@ -65,7 +65,6 @@ class Embedder:
         root: Path,
         network: nn.Module,
         identity: dict[str, str],
-        boundaries: tuple[int, ...],
         preprocessing: Preprocessing,
         augmentation: Augmentation,
         seed: int,
@@ -73,49 +72,52 @@ class Embedder:
         cache: Path,
     ) -> None:
         self._root = root
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._augmentation: Augmentation = augmentation
         self._seed = seed
-        self._cache = cache
-        self._choice = choice
-        self.boundaries = boundaries
-        stored = tuple(boundary for boundary in boundaries if boundary > 0)
-        self._frozen = copy.deepcopy(ActivationsAt(network, stored, preprocessing))
-        self._engine: Engine | None = None
-        kind: dict[str, Any] = {
+        self.cache = cache
+        self.choice = choice
+        self._network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._open: tuple[tuple[int, ...], Engine] | None = None
+        self._shelves: dict[int, Shelf] = {}
+        self._kind: dict[str, Any] = {
             **identity,
             "preprocessing": preprocessing.model_dump(mode="json"),
             "engine": choice.name,
             "precision": choice.precision,
             "versions": [DECODER_VERSION, VIEWS_VERSION],
         }
-        size = preprocessing.image_size
-        with torch.inference_mode():
-            outputs = self._frozen(torch.zeros(1, 3, size, size))
-        self.shelves = {
-            boundary: Shelf(cache / "activations", {**kind, "boundary": boundary}, output.shape[1:])
-            for boundary, output in zip(stored, outputs, strict=True)
-        }
         self.features_boundary = last_boundary(network)
 
-    def embed(self, photos: Sequence[Photo], views: range, console: Console, label: str) -> tuple[pd.DataFrame, int]:
-        """Compute what is missing of these views of these photos; where nothing is stored, only see to be able to.
+    def embed(
+        self, photos: Sequence[Photo], views: range, boundaries: Sequence[int], console: Console, label: str
+    ) -> tuple[pd.DataFrame, int]:
+        """Compute what is missing of these views of these photos.
+
+        Args:
+            photos: to be embedded.
+            views: 0 is the evaluation view.
+            boundaries: in rising order. Nothing is stored of boundary 0, the pixels: if it is the only one, photos are
+                decoded to see whether they can be.
+            console: where a progress bar is shown.
+            label: what the bar says.
 
         Returns:
             The photos that could not be read (path, problem, detail), and how many views were computed.
         """
+        stored = tuple(boundary for boundary in boundaries if boundary > 0)
         if num_processes() > 1:
-            for shelf in self.shelves.values():
-                shelf.refresh()  # the first process may have embedded them meanwhile
-        jobs = self._missing(photos, views)
+            for boundary in stored:
+                self.shelf(boundary).refresh()  # the first process may have embedded them meanwhile
+        jobs = self._missing(photos, views, stored)
         if not jobs:
             return no_problems(), 0
         total = sum(len(job.views) for job in jobs)
         unreadable: dict[str, str] = {}
         with console.progress(label, total) as advance:
             images = self._images(jobs, unreadable, advance)
-            if self.shelves:
-                self._store(images, advance)
+            if stored:
+                self._store(images, stored, advance)
             else:
                 for _ in images:
                     advance(1)
@@ -123,39 +125,78 @@ class Embedder:
         named = [(photo.name, "unreadable", unreadable[photo.digest]) for photo in photos if photo.digest in unreadable]
         return problem_table(named), computed
 
+    def shelf(self, boundary: int) -> Shelf:
+        """Return the shelf of a boundary above 0, the pixels."""
+        if boundary not in self._shelves:
+            kind = {**self._kind, "boundary": boundary}
+            self._shelves[boundary] = Shelf(self.cache / "activations", kind, self.row_shape(boundary))
+        return self._shelves[boundary]
+
+    def row_shape(self, boundary: int) -> tuple[int, ...]:
+        """Return the shape of one photo's activations."""
+        size = self.preprocessing.image_size
+        with torch.inference_mode():
+            (output,) = ActivationsAt(self._network, (boundary,), self.preprocessing)(torch.zeros(1, 3, size, size))
+        return tuple(output.shape[1:])
+
+    def decoding_speed(self, photos: Sequence[Photo]) -> float:
+        """Measure photos/s of decoding and drawing a view, with nothing else to do."""
+        started = time.perf_counter()
+        jobs = [_Job(photo, (1,)) for photo in photos]
+        for _ in ahead(jobs, self._prepare):
+            pass
+        return len(jobs) / (time.perf_counter() - started)
+
+    def speed(self, photos: Sequence[Photo]) -> float:
+        """Measure photos/s of decoding and the frozen network, with nothing stored and everything compiled."""
+        engine = self._engine((self.features_boundary,))
+        jobs = [_Job(photo, (0,)) for photo in photos]
+        started = time.perf_counter()
+        for _ in engine.run(batched(self._images(jobs, {}, lambda n: None), engine.batch_size)):
+            pass
+        return len(jobs) / (time.perf_counter() - started)
+
     def rows(self, photos: Sequence[Photo], view: int, boundary: int) -> StoredRows | PixelRows:
         """Return one view's activations of photos that were embedded, in their order."""
         if boundary == 0:
             return PixelRows(photos, view, self._pixels)
-        return self._stored(photos, view, boundary)
+        return self._stored(photos, [view], boundary)
 
-    def features(self, photos: Sequence[Photo], view: int) -> StoredRows:
-        """Return one view's (n, num_features) pooled features of photos that were embedded."""
-        return self._stored(photos, view, self.features_boundary)
+    def features(self, photos: Sequence[Photo], views: Sequence[int]) -> StoredRows:
+        """Return the (n, num_features) pooled features of photos that were embedded, view after view."""
+        return self._stored(photos, views, self.features_boundary)
 
     def fresh_views(self, photos: Sequence[Photo]) -> FreshViews:
         """Return photos' pixels in a new augmented view for each epoch."""
         return FreshViews(photos, self._pixels)
 
-    def _stored(self, photos: Sequence[Photo], view: int, boundary: int) -> StoredRows:
-        return self.shelves[boundary].rows([self._key(photo.digest, view) for photo in photos])
+    def _stored(self, photos: Sequence[Photo], views: Sequence[int], boundary: int) -> StoredRows:
+        return self.shelf(boundary).rows([self._key(photo.digest, view) for view in views for photo in photos])
 
-    def _store(self, images: Iterator[tuple[bytes, Pixels]], advance: Callable[[int], None]) -> None:
-        if self._engine is None:
-            size = self._preprocessing.image_size
-            self._engine = open_engine(self._choice, self._frozen, size, self._cache)
+    def _store(
+        self, images: Iterator[tuple[bytes, Pixels]], boundaries: tuple[int, ...], advance: Callable[[int], None]
+    ) -> None:
+        engine = self._engine(boundaries)
         with ExitStack() as stack:
-            writers = [stack.enter_context(shelf.writer()) for shelf in self.shelves.values()]
-            for keys, outputs in self._engine.run(batched(images, self._engine.batch_size)):
+            writers = [stack.enter_context(self.shelf(boundary).writer()) for boundary in boundaries]
+            for keys, outputs in engine.run(batched(images, engine.batch_size)):
                 for writer, rows in zip(writers, outputs, strict=True):
                     writer.append(keys, rows)
                 advance(len(keys))
+
+    def _engine(self, boundaries: tuple[int, ...]) -> Engine:
+        # One at a time: a compiled network takes room, and boundaries are not gone back to.
+        if self._open is None or self._open[0] != boundaries:
+            frozen = ActivationsAt(self._network, boundaries, self.preprocessing)
+            engine = open_engine(self.choice, frozen, self.preprocessing.image_size, self.cache)
+            self._open = boundaries, engine
+        return self._open[1]
 
     def _key(self, digest: str, view: int) -> bytes:
         augmented = f"{view}:{self._augmentation}:{self._seed}" if view else "0"
         return row_key(digest, augmented)
 
-    def _missing(self, photos: Sequence[Photo], views: range) -> list[_Job]:
+    def _missing(self, photos: Sequence[Photo], views: range, boundaries: tuple[int, ...]) -> list[_Job]:
         """List what to compute; photos with the same bytes are computed once."""
         seen: set[str] = set()
         distinct: list[Photo] = []
@@ -167,9 +208,9 @@ class Embedder:
         lacking = np.zeros((len(distinct), len(views)), bool)
         for column, view in enumerate(views):
             keys = [self._key(photo.digest, view) for photo in distinct]
-            lacking[:, column] = not self.shelves  # what is not stored is decoded
-            for shelf in self.shelves.values():
-                lacking[:, column] |= ~shelf.has(keys)
+            lacking[:, column] = not boundaries  # what is not stored is decoded
+            for boundary in boundaries:
+                lacking[:, column] |= ~self.shelf(boundary).has(keys)
         return [
             _Job(photo, tuple(view for view, lacks in zip(views, row, strict=True) if lacks))
             for photo, row in zip(distinct, lacking, strict=True)
@@ -205,12 +246,12 @@ class Embedder:
             ) from None
 
     def _decode(self, photo: Photo) -> Image.Image:
-        return decode(read_bytes(self._root / photo.name), self._preprocessing.decode_short_side)
+        return decode(read_bytes(self._root / photo.name), self.preprocessing.decode_short_side)
 
     def _view(self, photo: Image.Image, digest: str, view: int) -> Pixels:
         if view == 0:
-            return evaluation_view(photo, self._preprocessing)
-        return augmented_view(photo, self._preprocessing, self._augmentation, self._seed, digest, view)
+            return evaluation_view(photo, self.preprocessing)
+        return augmented_view(photo, self.preprocessing, self._augmentation, self._seed, digest, view)
 
 
 class PixelRows:

@@ -7,6 +7,7 @@ epoch comes from (seed, epoch), so a run that resumes at an epoch's start ends w
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from headstart.atomic import written_whole
 from headstart.network.cut import set_trainable
 from headstart.photos.loading import ahead
-from headstart.training.hardware import Hardware, Precision, hardware, process_number, same_for_all
+from headstart.training.hardware import Hardware, Precision, hardware, num_processes, process_number, same_for_all
 from headstart.training.probe import Floats, Labels, loss_and_accuracy
 from headstart.training.process import keep_large_buffers
 
@@ -42,8 +43,9 @@ class FineTuning:
     further from the classifier gets `layer_decay` times the rate of the one after it. `mixup` and `cutmix` are the
     parameters alpha of their Beta distributions, 0 for none. `ema_decay` averages the weights exponentially, and the
     average is what is measured and kept; 0 for none. Training stops early when the validation loss has not improved
-    for `patience` epochs, or when another epoch would end after `time_limit` seconds. `keep` is the best epoch on
-    validation, or the last.
+    for `patience` epochs. Where `epochs` would take more than `time_limit` seconds there are fewer, one at least, and
+    the learning rate falls sooner, so that it has fallen when time is up. `keep` is the best epoch on validation, or
+    the last.
     """
 
     epochs: int = 12
@@ -136,7 +138,7 @@ def fine_tune(
     suffix: nn.Module,
     train: TrainingRows,
     train_labels: Labels,
-    validation: Rows,
+    validation: Rows | None,
     validation_labels: Labels,
     weights: Floats,
     settings: FineTuning,
@@ -150,7 +152,8 @@ def fine_tune(
         suffix: ends in the classifier; its weights now are where training starts.
         train: the training photos' views.
         train_labels: (n,) class indices.
-        validation: the validation photos' activations in view 0.
+        validation: the validation photos' activations in view 0; None to train without looking, which keeps the
+            last epoch.
         validation_labels: (m,) class indices.
         weights: (num_classes,) a weight per class in the loss.
         settings: see `FineTuning`.
@@ -178,12 +181,39 @@ def fine_tune(
         torch.manual_seed(int(draw.integers(2**31)))
         views = train.draw_views(number, draw)
         batches = _batches(train, draw.permutation(len(train)), views, settings.batch_size, where)
-        loss, accuracy = training.epoch(number, batches, train_labels, class_weights)
-        validated = loss_and_accuracy(suffix_logits(training.measured, validation), validation_labels)
+        part = progress.position, progress.next_position(settings)
+        loss, accuracy = training.epoch(part, number, batches, train_labels, class_weights)
+        validated = math.nan, math.nan
+        if validation is not None:
+            validated = loss_and_accuracy(suffix_logits(training.measured, validation), validation_labels)
         rate, seconds = training.last_learning_rate, time.perf_counter() - started
-        progress.add(same_for_all(Epoch(number + 1, loss, accuracy, *validated, rate, seconds)))
+        progress.add(same_for_all(Epoch(number + 1, loss, accuracy, *validated, rate, seconds)), part[1])
         on_epoch(progress.history[-1])
     return progress.kept, progress.history
+
+
+def training_speed(suffix: nn.Module, row_shape: tuple[int, ...], settings: FineTuning) -> float:
+    """Measure photos/s of training a suffix that is left as it was.
+
+    Args:
+        suffix: ends in the classifier.
+        row_shape: of one photo's activations.
+        settings: their batch size and precision count.
+    """
+    keep_large_buffers()
+    where = hardware(settings.precision)
+    copied = copy.deepcopy(suffix).to(where.device).to(memory_format=torch.channels_last)
+    training = _Training(copied, settings, where, steps_per_epoch=1)
+    size = max(1, min(16, settings.batch_size) // num_processes())
+    batch = np.arange(size), torch.zeros(size, *row_shape)
+    num_classes = int(list(copied.children())[-1].get_parameter("bias").numel())
+    labels, weights = np.zeros(size, np.int64), torch.ones(num_classes, device=where.device)
+    seconds = []
+    for number in range(2):  # the first one allocates
+        started = time.perf_counter()
+        training.epoch((0.0, 0.0), number, iter([batch]), labels, weights)
+        seconds.append(time.perf_counter() - started)
+    return size * num_processes() / seconds[1]
 
 
 def _batches(
@@ -271,18 +301,19 @@ class _Training:
 
     def epoch(
         self,
+        part: tuple[float, float],
         number: int,
         batches: Iterator[tuple[npt.NDArray[np.int64], torch.Tensor]],
         labels: Labels,
         class_weights: torch.Tensor,
     ) -> tuple[float, float]:
-        """Train one epoch; return its mean loss and its accuracy while training."""
+        """Train one epoch, the part of the schedule from one share to another; return its mean loss and accuracy."""
         settings, where = self._settings, self._where
         set_trainable(self._suffix, settings.train_batch_norm)
         parameters = [value for value in self.changing.values() if value.requires_grad]
         loss_sum, correct, seen = 0.0, 0, 0
-        for step, (photos, batch) in enumerate(batches, number * self._steps_per_epoch):
-            scale = _schedule(step, self._steps_per_epoch, settings)
+        for step, (photos, batch) in enumerate(batches):
+            scale = _schedule(part[0] + (part[1] - part[0]) * step / self._steps_per_epoch, settings)
             for group in self.optimiser.param_groups:
                 group["lr"] = group["peak"] * scale
             target = torch.from_numpy(labels[photos]).to(where.device)
@@ -297,7 +328,7 @@ class _Training:
             self._scaler.step(self.optimiser)
             self._scaler.update()
             if self._average:
-                self._average.update(self._suffix, step=step)
+                self._average.update(self._suffix, step=number * self._steps_per_epoch + step)
             loss_sum += float(loss.detach()) * len(photos)
             correct += int((logits.argmax(dim=1) == target).sum())
             seen += len(photos)
@@ -344,21 +375,25 @@ def named_optimiser(name: Optimiser, groups: Any, learning_rate: float = 1e-3) -
     return torch.optim.AdamW(groups, learning_rate)
 
 
-def _schedule(step: int, steps_per_epoch: int, settings: FineTuning) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then a cosine to zero or the peak throughout."""
-    warmup = settings.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
+def _schedule(position: float, settings: FineTuning) -> float:
+    """Return the share of the peak learning rate at a share of training: linear warm-up, then a cosine or the peak."""
+    warmup = min(settings.warmup_epochs / settings.epochs, 0.5)
+    if position < warmup:
+        # Never quite zero, where a step would be lost.
+        return max(position / warmup, 0.02)
     if settings.schedule == "constant":
         return 1.0
-    progress = (step - warmup) / max(1, settings.epochs * steps_per_epoch - warmup)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    return 0.5 * (1 + math.cos(math.pi * (position - warmup) / (1 - warmup)))
 
 
-def out_of_time(epochs: Sequence[Epoch], time_limit: float | None) -> bool:
-    """Say whether another epoch like the last one would end after the time limit, in seconds."""
-    seconds = [epoch.seconds for epoch in epochs]
-    return bool(seconds) and time_limit is not None and sum(seconds) + seconds[-1] > time_limit
+def epochs_left(epochs: Sequence[Epoch], settings: FineTuning) -> int:
+    """Return how many more epochs are to be trained: as many as are set, if each fits into the time limit."""
+    planned = settings.epochs - len(epochs)
+    if settings.time_limit is None or not epochs:
+        return planned
+    # A tenth over the limit is better than a last epoch left out while the learning rate is still high.
+    seconds_left = 1.1 * settings.time_limit - sum(epoch.seconds for epoch in epochs)
+    return min(planned, max(0, int(seconds_left / epochs[-1].seconds)))
 
 
 def _quality(epoch: Epoch) -> tuple[float, float]:
@@ -378,23 +413,30 @@ class _Progress:
         self._keep = training._settings.keep
         self._checkpoint = checkpoint
         self.history: list[Epoch] = []
+        self.position = 0.0  # the share of the schedule that is done
         self.kept: State = {}
 
     def finished(self, settings: FineTuning) -> bool:
         """Say whether all epochs are done, none of the last `patience` was better, or time is up."""
+        if not epochs_left(self.history, settings):
+            return True
         losses = [epoch.validation_loss for epoch in self.history]
-        if len(losses) >= settings.epochs:
-            return True
-        if len(losses) > settings.patience and min(losses[-settings.patience :]) >= min(losses[: -settings.patience]):
-            return True
-        return out_of_time(self.history, settings.time_limit)
+        return len(losses) > settings.patience and min(losses[-settings.patience :]) >= min(
+            losses[: -settings.patience]
+        )
 
-    def add(self, epoch: Epoch) -> None:
+    def next_position(self, settings: FineTuning) -> float:
+        """Return the share of the schedule that another epoch brings training to: 1 with the last that time allows."""
+        return self.position + (1 - self.position) / epochs_left(self.history, settings)
+
+    def add(self, epoch: Epoch, position: float) -> None:
         """Add an epoch, keep its weights if they are to be kept, and write the checkpoint."""
         averaged = self._training.averaged()
-        if self._keep == "last" or not self.history or _quality(epoch) > max(map(_quality, self.history)):
+        unseen = math.isnan(epoch.validation_loss)
+        if self._keep == "last" or unseen or not self.history or _quality(epoch) > max(map(_quality, self.history)):
             self.kept = _copied(averaged or self._training.changing)
         self.history.append(epoch)
+        self.position = position
         if process_number() > 0:
             return
         tensors = {f"kept.{name}": value for name, value in self.kept.items()}
@@ -407,7 +449,8 @@ class _Progress:
         # A copy of each: an average and its source may share memory at first, which safetensors refuses.
         tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
         with written_whole(self._checkpoint) as draft:
-            save_file(tensors, draft, {"history": json.dumps([asdict(past) for past in self.history])})
+            history = json.dumps([asdict(past) for past in self.history])
+            save_file(tensors, draft, {"history": history, "position": repr(self.position)})
 
     def restore(self) -> None:
         """Go back to where the checkpoint was written, if there is one."""
@@ -416,6 +459,7 @@ class _Progress:
         places = {"now": self._training.changing, "average": self._training.averaged()}
         with safe_open(self._checkpoint, "pt") as file, torch.no_grad():
             self.history = [Epoch(**past) for past in json.loads(file.metadata()["history"])]
+            self.position = float(file.metadata()["position"])
             for key in file.keys():  # noqa: SIM118 - not a dictionary
                 kind, name = key.split(".", 1)
                 tensor = file.get_tensor(key)

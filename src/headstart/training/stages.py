@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import counted
-from headstart.evaluation.metrics import wilson_interval
-from headstart.network.cut import set_trainable, suffix
+from headstart.evaluation.metrics import measure, prediction_table, softmax, wilson_interval
+from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.photos.catalog import Catalog
 from headstart.photos.split import SPLITS
-from headstart.photos.views import Preprocessing
-from headstart.recipe import Recipe
+from headstart.recipe import Part, Plan, Recipe, Step
 from headstart.training.embedding import Embedder, Photo
 from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import (
@@ -30,19 +29,24 @@ from headstart.training.finetuning import (
     State,
     TrainingRows,
     ViewRows,
+    epochs_left,
     fine_tune,
     interpolated,
     load_state,
-    out_of_time,
     suffix_logits,
     trained_state,
 )
+from headstart.training.hardware import first_process_first
 from headstart.training.probe import Floats, Labels, LinearHead, class_weights, fit_probe, loss_and_accuracy
 from headstart.training.store import StoredRows
 
 # The largest class may have this many times the photos of the smallest before classes are weighted.
 BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
+LEARNING = "train and validation"
+EXAMPLE_VIEWS = 4
+# How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
+REFIT_SHARE, REFIT_RATE = 0.25, 0.5
 
 
 def photos_of(table: pd.DataFrame) -> list[Photo]:
@@ -51,13 +55,14 @@ def photos_of(table: pd.DataFrame) -> list[Photo]:
 
 
 class TrainingData:
-    """The photos of each split with their labels as indices, and what the store holds of them."""
+    """The photos of each split with their labels as indices, and what the store holds of them.
 
-    def __init__(self, catalog: Catalog, embedder: Embedder, boundary: int, num_views: int) -> None:
+    `LEARNING` stands for training and validation photos together, on which the chosen classifier is fitted again.
+    """
+
+    def __init__(self, catalog: Catalog, embedder: Embedder) -> None:
         self.class_names = catalog.class_names
-        self.num_views = num_views
-        self._embedder = embedder
-        self._boundary = boundary
+        self.embedder = embedder
         # What a checkpoint belongs to: these photos in this split.
         self.digest = catalog.digest
         index = {name: number for number, name in enumerate(catalog.class_names)}
@@ -67,24 +72,26 @@ class TrainingData:
             table = catalog.photos[catalog.photos["split"] == split]
             self.photos[split] = photos_of(table)
             self.labels[split] = np.array([index[name] for name in table["label"]], np.int64)
+        self.photos[LEARNING] = self.photos["train"] + self.photos["validation"]
+        self.labels[LEARNING] = np.concatenate([self.labels["train"], self.labels["validation"]])
 
-    def features(self, split: str, view: int = 0) -> StoredRows:
-        """Return the (n, num_features) pooled features of a split."""
-        return self._embedder.features(self.photos[split], view)
+    def features(self, split: str, num_views: int = 1) -> StoredRows:
+        """Return the (num_views * n, num_features) pooled features of a split's photos, view after view."""
+        return self.embedder.features(self.photos[split], range(num_views))
 
-    def activations(self, split: str, view: int = 0) -> Rows:
-        """Return the activations of a split at the boundary."""
-        return self._embedder.rows(self.photos[split], view, self._boundary)
+    def feature_views(self, num_views: int) -> ViewRows:
+        """Return the pooled features of the training photos, views apart."""
+        return ViewRows([self.embedder.features(self.photos["train"], [view]) for view in range(num_views)])
 
-    def feature_views(self) -> ViewRows:
-        """Return the pooled features of all stored views of the training photos."""
-        return ViewRows([self.features("train", view) for view in range(self.num_views)])
+    def activations(self, split: str, boundary: int, view: int = 0) -> Rows:
+        """Return the activations of a split at a boundary; pixels at boundary 0."""
+        return self.embedder.rows(self.photos[split], view, boundary)
 
-    def training_rows(self) -> TrainingRows:
-        """Return the views of the training photos at the boundary: stored, or, of the pixels, new in each epoch."""
-        if self._boundary == 0:
-            return self._embedder.fresh_views(self.photos["train"])
-        return ViewRows([self.activations("train", view) for view in range(self.num_views)])
+    def training_rows(self, split: str, boundary: int, num_views: int) -> TrainingRows:
+        """Return the views of a split's photos at a boundary: stored, or, of the pixels, new in each epoch."""
+        if boundary == 0:
+            return self.embedder.fresh_views(self.photos[split])
+        return ViewRows([self.activations(split, boundary, view) for view in range(num_views)])
 
 
 def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -> Floats:
@@ -99,32 +106,88 @@ def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -
     return np.ones(num_classes, np.float32)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is best on validation photos so far, and in the network now: a stage's weights, or what lies on the way.
+
+    `share` is how far from the weights before to the stage's own, `step` the step of fine-tuning, None of a head alone.
+    """
+
+    stage: str
+    boundary: int
+    validation_accuracy: float
+    share: float = 0.0
+    points_over_probe: float = 0.0
+    step: Step | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Return what the metrics say of it."""
+        return {name: value for name, value in asdict(self).items() if name not in ("boundary", "step")}
+
+
+NOTHING_KEPT = Kept("random weights", 0, 0.0)
+
+
+def embed_for_head(data: TrainingData, plan: Plan, recipe: Recipe, console: Console) -> None:
+    """Embed the views that the head is fitted on."""
+    views = (recipe.num_views or EXAMPLE_VIEWS) if recipe.head == "example" else plan.probe_views
+    split = LEARNING if recipe.refit else "train"
+    embed_views(data, split, data.embedder.features_boundary, views, console)
+
+
 def fit_head(
-    data: TrainingData, recipe: Recipe, weights: Floats, console: Console
-) -> tuple[LinearHead, list[dict[str, Any]], dict[str, Any]]:
+    data: TrainingData, plan: Plan, recipe: Recipe, weights: Floats, console: Console
+) -> tuple[LinearHead, Kept, list[dict[str, Any]], dict[str, Any]]:
     """Fit a linear head on the stored features: the probe, or the Keras example's head."""
     started = time.perf_counter()
     labels, validation = data.labels["train"], (data.features("validation"), data.labels["validation"])
+    result: dict[str, Any] = {}
     if recipe.head == "example":
-        num_classes = len(data.class_names)
+        num_classes, views = len(data.class_names), recipe.num_views or EXAMPLE_VIEWS
         settings = ExampleHead(recipe.example_epochs, recipe.example_batch_size, recipe.example_learning_rate)
-        views = data.feature_views()
-        head, epochs = fit_example_head(views, labels, *validation, num_classes, recipe.seed, settings)
+        rows = data.feature_views(views)
+        head, epochs = fit_example_head(rows, labels, *validation, num_classes, recipe.seed, settings)
         stage, history = "example head", _stage_history("example head", epochs)
         detail = f"batch normalisation, dropout 0.2, dense; Adam, {recipe.example_epochs} epochs"
     else:
-        head, path = fit_probe(data.features("train"), labels, *validation, weights)
-        stage, history = (
-            "probe",
-            [{"stage": "probe", "epoch": n, **asdict(step)} for n, step in enumerate(path, 1)],
-        )
+        views = plan.probe_views
+        head, path = fit_probe(data.features("train", views), np.tile(labels, views), *validation, weights)
+        stage = "probe"
+        history = [{"stage": stage, "epoch": n, **asdict(step)} for n, step in enumerate(path, 1)]
         best = min(path, key=lambda step: step.validation_loss)
-        detail = f"regularisation {best.regularisation:.1g} of {len(path)} tried, by validation loss"
+        result["regularisation"] = best.regularisation
+        detail = f"{counted(views, 'view')}; regularisation {best.regularisation:.1g} of {len(path)} by validation loss"
     seconds = time.perf_counter() - started
-    result = _stage(head.logits(validation[0]), validation[1], seconds)
+    result |= _stage(head.logits(validation[0]), validation[1], seconds)
     result["parameters"] = head.weight.size + head.bias.size
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
-    return head, history, {stage: result}
+    kept = Kept(stage, data.embedder.features_boundary, result["validation"]["accuracy"])
+    return head, kept, history, {stage: result}
+
+
+def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recipe, console: Console) -> None:
+    """Embed what a step trains on and is validated on; from pixels there is nothing to embed."""
+    boundary = boundary_of(network, step.unfreeze)
+    if boundary:
+        embed_views(data, LEARNING if recipe.refit else "train", boundary, step.num_views, console)
+        embed_views(data, "validation", boundary, 1, console)
+
+
+def embed_views(data: TrainingData, split: str, boundary: int, num_views: int, console: Console) -> None:
+    """Embed the views of a split's photos that are not in the store yet."""
+    started = time.perf_counter()
+    photos, views = data.photos[split], range(num_views)
+    _, computed = data.embedder.embed(photos, views, (boundary,), console, "views")
+    wanted = len({photo.digest for photo in photos}) * num_views
+    if computed:
+        tell_speed("", "view", wanted, computed, time.perf_counter() - started, console)
+
+
+def tell_speed(what: str, noun: str, wanted: int, computed: int, seconds: float, console: Console) -> None:
+    """Say how many photos or views were computed, how fast, and how many needed not be."""
+    stored = f", {wanted - computed:,} were in the store or are copies" if computed < wanted else ""
+    speed = f" in {seconds:.1f} s ({computed / seconds:.0f} photos/s)" if computed else ""
+    console.say(f"{what:<11} {counted(computed, noun)}{speed}{stored}")
 
 
 def _stage(logits: Floats, labels: Labels, seconds: float) -> dict[str, Any]:
@@ -159,9 +222,11 @@ def set_classifier(network: nn.Module, head: LinearHead) -> None:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned suffix: its states before and after, what it measured, and its history."""
+    """A fine-tuned suffix: its step, its states before and after, what it measured, and its history."""
 
     suffix: nn.Module
+    step: Step
+    boundary: int
     start: State
     end: State
     stage: str
@@ -171,24 +236,25 @@ class Tuned:
 
 def tune_suffix(
     network: nn.Module,
-    boundary: int,
-    preprocessing: Preprocessing,
     data: TrainingData,
     recipe: Recipe,
+    step: Step,
+    seconds: float | None,
     weights: Floats,
     checkpoints: Path,
     console: Console,
 ) -> Tuned:
-    """Train the suffix: from the probe, or from random weights."""
-    trainable = suffix(network, boundary, preprocessing, recipe.dropout_rate)
+    """Train a part of the network, from the best weights so far or from random ones, within a time limit."""
+    boundary = boundary_of(network, step.unfreeze)
+    trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
     total = sum(parameter.numel() for parameter in network.parameters())
-    source = "from stored activations" if boundary else "from pixels"
-    what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {_part_text(recipe.unfreeze)}"
+    source = f"from {step.num_views} stored views" if boundary else "from pixels"
+    what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {part_text(step.unfreeze)}"
     console.say(f"{what}: {count:,} of {total:,} parameters, {source}")
-    validation, labels = data.activations("validation"), data.labels["validation"]
+    validation, labels = data.activations("validation", boundary), data.labels["validation"]
 
     def tell(epoch: Epoch) -> None:
         console.say(
@@ -197,62 +263,143 @@ def tune_suffix(
             f"{'' if boundary else f' ({len(train) / epoch.seconds:.0f} photos/s)'}"
         )
 
-    settings = FineTuning(**{field.name: getattr(recipe, field.name) for field in fields(FineTuning)})
-    train = data.training_rows()
-    checkpoint = checkpoints / f"{data.digest}.safetensors"
+    settings = fine_tuning(recipe, step.epochs, seconds)
+    train = data.training_rows("train", boundary, step.num_views)
+    checkpoint = checkpoints / f"{data.digest}-{boundary}.safetensors"
     end, epochs = fine_tune(
-        trainable, train, data.labels["train"], validation, labels, weights, settings, recipe.seed, checkpoint, tell
+        trainable,
+        train,
+        data.labels["train"],
+        validation,
+        labels,
+        weights,
+        settings,
+        recipe.seed,
+        checkpoint,
+        tell,
     )
-    seconds = sum(epoch.seconds for epoch in epochs)
+    taken = sum(epoch.seconds for epoch in epochs)
     stopped = ""
-    if len(epochs) < recipe.epochs and out_of_time(epochs, recipe.time_limit):
-        stopped = f"stopped after {len(epochs)} of {recipe.epochs} epochs: --time-limit"
+    if len(epochs) < step.epochs and not epochs_left(epochs, settings):
+        limit = "--budget" if recipe.time_limit is None else "--time-limit"
+        stopped = f"stopped after {len(epochs)} of {step.epochs} epochs: {limit}"
         console.say(f"            {stopped}")
     load_state(trainable, end)
-    stage = "from scratch" if recipe.from_scratch else "fine-tuning"
-    result = _stage(suffix_logits(trainable, validation), labels, seconds) | {
+    stage = "from scratch" if recipe.from_scratch else f"fine-tuning {step_name(step.unfreeze)}"
+    result = _stage(suffix_logits(trainable, validation), labels, taken) | {
         "epochs": len(epochs),
         "stopped": stopped,
         "parameters": count,
-        "photos_per_second": len(train) * len(epochs) / seconds,
+        "photos_per_second": len(train) * len(epochs) / taken,
     }
-    return Tuned(trainable, start, end, stage, {stage: result}, _stage_history(stage, epochs))
+    return Tuned(trainable, step, boundary, start, end, stage, {stage: result}, _stage_history(stage, epochs))
 
 
-def _part_text(unfreeze: int | str) -> str:
-    if isinstance(unfreeze, int):
-        return f"the last {'block' if unfreeze == 1 else f'{unfreeze} blocks'} and the head"
+def fine_tuning(recipe: Recipe, epochs: int, seconds: float | None = None) -> FineTuning:
+    """Return the settings of one step: the recipe's, with its epochs and the lesser of two time limits."""
+    shared = {field.name: getattr(recipe, field.name) for field in fields(FineTuning)}
+    limits = [limit for limit in (recipe.time_limit, seconds) if limit is not None]
+    return FineTuning(**{**shared, "epochs": epochs, "time_limit": min(limits, default=None)})
+
+
+def part_text(part: Part) -> str:
+    """Say what trains, in words."""
+    if isinstance(part, int):
+        return f"the last {'block' if part == 1 else f'{part} blocks'} and the head"
     named = {"all": "the whole network", "head": "the head convolution and the classifier"}
-    return named.get(unfreeze, f"{unfreeze} and what follows")
+    return named.get(part, f"{part} and what follows")
 
 
-def keep_last(tuned: Tuned, data: TrainingData, console: Console) -> dict[str, Any]:
-    """Keep what training ended with: the last epoch's weights, or the best epoch's, as the recipe chose."""
-    accuracy = tuned.stages[tuned.stage]["validation"]["accuracy"]
-    photos = counted(len(data.labels["validation"]), "photo")
-    console.say(f"Kept        {tuned.stage}: validation accuracy {100 * accuracy:.1f}%, on {photos}")
-    return {"stage": tuned.stage, "share": 1.0, "validation_accuracy": accuracy}
+def step_name(part: Part) -> str:
+    """Return what trains as a short name."""
+    if isinstance(part, int):
+        return "last block" if part == 1 else f"last {part} blocks"
+    return part
 
 
-def keep_best(tuned: Tuned, first_stage: str, data: TrainingData, console: Console) -> dict[str, Any]:
-    """Keep the best on validation of the head alone, the fine-tuned weights and what lies between them.
+def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console: Console) -> Kept:
+    """Keep the best on validation of what was kept before, the tuned weights and what lies between; else the last.
 
-    The most accurate wins, among equals the one with the least log loss.
+    The most accurate wins, among equals the one with the least log loss. What is kept is in the network then.
     """
-    names = {0.0: first_stage, 1.0: "fine-tuning"}
-    rows, labels = data.activations("validation"), data.labels["validation"]
+    rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
+    shares = (1.0,) if recipe.keep == "last" or recipe.from_scratch else (0.0, *INTERPOLATION_SHARES, 1.0)
     measured = {}
-    for share in (0.0, *INTERPOLATION_SHARES, 1.0):
+    for share in shares:
         load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
         loss, accuracy = loss_and_accuracy(suffix_logits(tuned.suffix, rows), labels)
         measured[share] = (accuracy, -loss)
     share = max(measured, key=lambda candidate: measured[candidate])
     load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-    gain = 100 * (measured[share][0] - measured[0.0][0])
-    stage = names.get(share, "interpolation")
-    which = f"{stage} ({share:.0%} of the way)" if stage == "interpolation" else stage
-    console.say(
-        f"Kept        {which}: validation accuracy {100 * measured[share][0]:.1f}%, "
-        f"{gain:+.1f} points over the {first_stage}, on {counted(len(labels), 'photo')}"
+    accuracy, photos = measured[share][0], counted(len(labels), "photo")
+    if share == 0:
+        console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
+        return before
+    which = tuned.stage if share == 1 else f"{tuned.stage} ({share:.0%} of the way)"
+    gain = 100 * (accuracy - before.validation_accuracy)
+    gained = "" if recipe.from_scratch else f", {gain:+.1f} points"
+    console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
+    return Kept(tuned.stage, tuned.boundary, accuracy, share, before.points_over_probe + gain, tuned.step)
+
+
+def refit(
+    network: nn.Module,
+    kept: Kept,
+    data: TrainingData,
+    recipe: Recipe,
+    stages: dict[str, Any],
+    weights: Floats,
+    checkpoints: Path,
+    console: Console,
+) -> None:
+    """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs."""
+    if "probe" not in stages:
+        return
+    started = time.perf_counter()
+    if kept.step is None:
+        views = recipe.plan.probe_views if recipe.plan else 1
+        rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
+        head, _ = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
+        set_classifier(network, head)
+    else:
+        _train_on(network, kept, data, recipe, weights, checkpoints)
+    seconds = time.perf_counter() - started
+    console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
+
+
+def _train_on(
+    network: nn.Module, kept: Kept, data: TrainingData, recipe: Recipe, weights: Floats, checkpoints: Path
+) -> None:
+    assert kept.step is not None  # noqa: S101
+    trainable = suffix(network, kept.boundary, data.embedder.preprocessing, recipe.dropout_rate)
+    settings = replace(
+        fine_tuning(recipe, refit_epochs(kept.step.epochs)),
+        learning_rate=REFIT_RATE * recipe.learning_rate,
+        head_learning_rate=REFIT_RATE * recipe.head_learning_rate,
     )
-    return {"stage": stage, "share": share, "points_over_probe": gain, "validation_accuracy": measured[share][0]}
+    rows = data.training_rows(LEARNING, kept.boundary, kept.step.num_views)
+    labels = data.labels[LEARNING]
+    checkpoint = checkpoints / f"{data.digest}-{kept.boundary}-refit.safetensors"
+    end, _ = fine_tune(trainable, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)
+    load_state(trainable, end)
+
+
+def refit_epochs(epochs: int) -> int:
+    """Return how many epochs of refitting follow so many of fine-tuning."""
+    return max(1, round(REFIT_SHARE * epochs))
+
+
+def evaluate(
+    network: nn.Module, kept: Kept, data: TrainingData, split: str, console: Console
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Measure the network on a split: metrics, and a row for each photo."""
+    if kept.boundary:
+        with first_process_first():
+            data.embedder.embed(data.photos[split], range(1), (kept.boundary,), console, split)
+    logits = suffix_logits(
+        suffix(network, kept.boundary, data.embedder.preprocessing), data.activations(split, kept.boundary)
+    )
+    probabilities = softmax(logits)
+    paths = [photo.name for photo in data.photos[split]]
+    table = prediction_table(paths, data.labels[split], probabilities, data.class_names)
+    return measure(data.labels[split], probabilities, data.class_names), table

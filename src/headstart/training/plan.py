@@ -1,0 +1,244 @@
+"""Planning a run within its time budget: what is measured on this computer, and what is chosen for it.
+
+The probe comes first, whatever the budget: it takes one pass of the frozen network. What time is left is for
+fine-tuning, step by step from the last stages towards the pixels. A deeper step gains more on photos unlike ImageNet's
+and costs more for each photo, so the deepest ladder is taken whose steps get enough epochs (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from headstart.console import Console
+from headstart.errors import counted
+from headstart.network.cut import boundary_of, suffix, units
+from headstart.recipe import Part, Plan, Recipe, Step
+from headstart.training.finetuning import training_speed
+from headstart.training.stages import REFIT_SHARE, TrainingData, fine_tuning, part_text
+
+# What fine-tuning may take of the disk, besides being no more than a third of what is free.
+STORED_BYTES = 10 * 10**9
+MOST_VIEWS = 8
+# What refitting takes, as a share of the last step: epochs on a fifth more photos.
+REFIT_COST = 1.2 * REFIT_SHARE
+_SAMPLE = 64
+# The probe gains from a plain and two augmented views (docs/experiments.md), if they take a small share of the time.
+PROBE_VIEWS, PROBE_SHARE = 3, 0.15
+# Of fitting and refitting the probe, for each view of a photo and each class (two cores).
+SECONDS_PER_LOGIT = 4e-6
+# Writing the classifier and the report.
+CLOSING_SECONDS = 4.0
+# Fewer epochs than the first of a pair teach less than they disturb; more than the second gain nothing.
+EPOCHS_ABOVE, EPOCHS_OF_LAST = (3, 6), (5, 16)
+# What embedding the photos once may take of the budget, before they are made smaller.
+EMBEDDING_SHARE = 0.4
+SMALLEST_IMAGE = 128
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A depth to fine-tune at: photos/s of training, and bytes that a stored view of a photo takes."""
+
+    part: Part
+    boundary: int
+    photos_per_second: float
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a plan is made from: numbers of photos, photos/s of embedding and decoding, and room on the disk."""
+
+    train_photos: int
+    validation_photos: int
+    test_photos: int
+    embedded_per_second: float
+    decoded_per_second: float
+    free_bytes: int
+    refit: bool
+
+    def step(self, rung: Rung, epochs: int, num_views: int) -> Step:
+        """Return a step with the seconds that its training should take."""
+        seconds = self.train_photos * epochs / rung.photos_per_second
+        # Validation is a forward pass: a third of a training step.
+        seconds += self.validation_photos * (epochs + 4) / (3 * rung.photos_per_second)
+        return Step(unfreeze=rung.part, epochs=epochs, num_views=num_views, seconds=round(seconds, 1))
+
+    def seconds(self, step: Step, rung: Rung) -> float:
+        """Return what a step takes in all: its views, its epochs, and the test photos at its depth."""
+        viewed = self.train_photos + (self.validation_photos if self.refit else 0)
+        reading = (viewed * step.num_views + self.validation_photos) / self.embedded_per_second
+        if rung.boundary == 0:
+            reading = (self.train_photos * step.epochs) / self.decoded_per_second
+        testing = self.test_photos * (1 / self.embedded_per_second + 1 / (3 * rung.photos_per_second))
+        return step.seconds + reading + testing
+
+    def probe_views(self, seconds_left: float) -> int:
+        """Return how many views the probe is fitted on: as many as pay, where there is time to embed them."""
+        seconds = (PROBE_VIEWS - 1) * (self.train_photos + self.validation_photos) / self.embedded_per_second
+        return PROBE_VIEWS if seconds < PROBE_SHARE * seconds_left else 1
+
+    def probe_seconds(self, num_views: int, num_classes: int) -> float:
+        """Return what the probe takes: its views, and passes over them for each strength of regularisation."""
+        viewed = num_views * (self.train_photos + self.validation_photos)
+        return viewed / self.embedded_per_second + SECONDS_PER_LOGIT * viewed * num_classes
+
+    def views(self, rung: Rung, epochs: int) -> int:
+        """Return how many views to store: one for each epoch, as far as there is room; 0 where there is none."""
+        if rung.boundary == 0:
+            return 1
+        photos = self.train_photos + 2 * self.validation_photos + self.test_photos
+        room = min(STORED_BYTES, self.free_bytes // 3) // max(1, photos * rung.row_bytes)
+        return min(MOST_VIEWS, max(2, epochs), room)
+
+
+def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, seconds_left: float, console: Console) -> Plan:
+    """Measure what embedding and training cost here, plan the run, and say what and why.
+
+    Args:
+        recipe: what it gives of depth, epochs and views is kept.
+        network: to be trained.
+        data: the photos, split and embedded.
+        seconds_left: of the budget; infinite where there is none.
+        console: where the plan is told.
+    """
+    started = time.perf_counter()
+    costs = _measured(recipe, data)
+    probe_views = recipe.probe_views or costs.probe_views(seconds_left)
+    rungs: list[Rung] = []
+    steps: list[Step] = []
+    depths = ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,)
+    for part in depths if recipe.unfreeze != 0 else ():
+        rungs.append(_rung(part, recipe, network, data))
+        left = seconds_left - (time.perf_counter() - started)
+        spoken_for = costs.probe_seconds(probe_views, len(data.class_names)) + CLOSING_SECONDS
+        steps = choose_steps(rungs, costs, left - spoken_for, recipe)
+        if not steps or steps[-1].unfreeze != part:
+            break  # deeper ones cost more still
+    plan = Plan(image_size=data.embedder.preprocessing.image_size, probe_views=probe_views, steps=tuple(steps))
+    _tell(plan, rungs, costs, seconds_left, recipe, console)
+    return plan
+
+
+def _measured(recipe: Recipe, data: TrainingData) -> Costs:
+    sample = data.photos["train"][:_SAMPLE]
+    return Costs(
+        train_photos=len(data.photos["train"]),
+        validation_photos=len(data.photos["validation"]),
+        test_photos=len(data.photos["test"]),
+        embedded_per_second=math.inf if recipe.from_scratch else data.embedder.speed(sample),
+        decoded_per_second=data.embedder.decoding_speed(sample),
+        free_bytes=shutil.disk_usage(data.embedder.cache).free,
+        refit=recipe.refit,
+    )
+
+
+def ladder(network: nn.Module) -> tuple[Part, ...]:
+    """Return the depths that are tried: the last two stages, the last four, everything."""
+    stages = {name.split(".")[1] for name, _ in units(network) if name.startswith("blocks.")}
+    return f"stage{len(stages) - 1}", f"stage{len(stages) - 3}", "all"
+
+
+def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Recipe) -> list[Step]:
+    """Choose the steps: the deepest ladder that fits, with as many epochs as fit.
+
+    Args:
+        rungs: from the last stages towards the pixels.
+        costs: what steps cost.
+        seconds: the time for them.
+        recipe: its epochs and views, where given, are kept; what is asked for is done, however long it takes.
+    """
+    ladders = [rungs[:last] for last in range(len(rungs), 0, -1)] if recipe.unfreeze is None else [rungs]
+    shortest: list[Step] = []
+    for chosen in ladders:
+        best: list[Step] = []
+        for steps in _ever_longer(chosen, costs, recipe):
+            shortest = best or steps
+            needed = sum(costs.seconds(step, rung) for step, rung in zip(steps, chosen, strict=True))
+            if needed + (REFIT_COST * steps[-1].seconds if costs.refit else 0) > seconds:
+                break
+            best = steps
+        if best:
+            return best
+    return shortest if recipe.unfreeze is not None or recipe.epochs is not None else []
+
+
+def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterator[list[Step]]:
+    """Yield the steps of a ladder with more and more epochs; nothing where their views find no room."""
+    for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0) if recipe.epochs is None else (0.0,):
+        steps = []
+        for rung in chosen:
+            least, most = EPOCHS_OF_LAST if rung is chosen[-1] else EPOCHS_ABOVE
+            epochs = recipe.epochs or round(least + share * (most - least))
+            views = recipe.num_views or costs.views(rung, epochs)
+            if not views:
+                return
+            steps.append(costs.step(rung, epochs, views))
+        yield steps
+
+
+def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData) -> Rung:
+    boundary = boundary_of(network, part)
+    trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
+    shape = data.embedder.row_shape(boundary)
+    speed = training_speed(trainable, shape, fine_tuning(recipe, epochs=1))
+    return Rung(part, boundary, speed, 2 * math.prod(shape) if boundary else 0)
+
+
+def _tell(
+    plan: Plan, rungs: Sequence[Rung], costs: Costs, seconds_left: float, recipe: Recipe, console: Console
+) -> None:
+    by_part = {rung.part: rung for rung in rungs}
+    left = "no time limit" if math.isinf(seconds_left) else f"{max(0, seconds_left):.0f} s left of {recipe.budget}"
+    speeds = ", ".join(f"{rung.part} {rung.photos_per_second:.0f}" for rung in rungs)
+    trained = f", training {speeds}" if rungs else ""
+    console.say(f"Plan        {left}; photos/s here: embedding {costs.embedded_per_second:.0f}{trained}")
+    if not recipe.from_scratch:
+        console.say(f"            a head on {counted(plan.probe_views, 'view')} of each photo")
+    for number, step in enumerate(plan.steps, 1):
+        rung = by_part[step.unfreeze]
+        stored = costs.train_photos * step.num_views * rung.row_bytes / 1e6
+        views = f"{counted(step.num_views, 'view')} stored ({stored:,.0f} MB)" if rung.boundary else "views made anew"
+        console.say(
+            f"            {number}. {part_text(step.unfreeze)}: {counted(step.epochs, 'epoch')}, {views}, "
+            f"about {costs.seconds(step, rung):.0f} s"
+        )
+    if rungs and not plan.steps:
+        console.say("            no fine-tuning: it would take longer")
+    elif len(plan.steps) > 1:
+        console.say("            a step that is not better on validation photos is undone, and ends the deepening")
+
+
+def size_in_time(image_size: int, count: int, rate: float, seconds: float) -> int:
+    """Return the image size at which embedding every photo takes no more than its share of the time, in pixels.
+
+    Args:
+        image_size: the backbone's own, which is the largest.
+        count: of photos.
+        rate: photos/s of embedding at the backbone's own size.
+        seconds: of the budget.
+    """
+    share = EMBEDDING_SHARE * seconds * rate / max(1, count)
+    if share >= 1:
+        return image_size
+    return max(SMALLEST_IMAGE, int(image_size * math.sqrt(share)) // 32 * 32)
+
+
+def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float | None:
+    """Return what a step may take of the seconds left: its share by the forecasts, the last one's refit included.
+
+    None where there is no limit: no budget, or epochs that were asked for.
+    """
+    if recipe.budget == "none" or recipe.epochs is not None:
+        return None
+    ahead = sum(step.seconds for step in plan.steps[number:])
+    if recipe.refit:
+        ahead += REFIT_COST * plan.steps[-1].seconds
+    left = recipe.budget_seconds - elapsed - CLOSING_SECONDS
+    return max(1.0, left * plan.steps[number].seconds / ahead)
