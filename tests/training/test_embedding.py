@@ -73,7 +73,7 @@ def test_bfloat16_features_point_the_same_way(network, photos, tmp_path):
     items, features = photos_below(photos), []
     for precision in ("float32", "bfloat16"):
         embedder = new_embedder(network, photos, tmp_path / "cache", precision=precision)
-        assert embedder.embed(items, range(1), BOUNDARIES, QUIET, "")[1] == len(items)  # never taken from the other's shelf
+        assert embedder.embed(items, range(1), BOUNDARIES, QUIET, "")[1] == len(items)  # its own shelf
         rows = embedder.rows(items, 0, embedder.features_boundary).take(slice(None)).astype(np.float32)
         features.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     cosines = (features[0] * features[1]).sum(axis=1)
@@ -86,7 +86,8 @@ def test_a_second_run_embeds_nothing_and_new_photos_embed_only_themselves(networ
     assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1), BOUNDARIES, QUIET, "")[1] == 0
     Image.new("RGB", (20, 20), "red").save(photos / "ant" / "new.png")
     Image.new("RGB", (20, 20), "blue").save(photos / "ant" / "3.png")  # a changed file
-    assert new_embedder(network, photos, tmp_path / "c").embed(photos_below(photos), range(1), BOUNDARIES, QUIET, "")[1] == 2
+    changed = photos_below(photos)
+    assert new_embedder(network, photos, tmp_path / "c").embed(changed, range(1), BOUNDARIES, QUIET, "")[1] == 2
     # Another view, seed or engine is something else.
     assert new_embedder(network, photos, tmp_path / "c").embed(items, range(1, 2), BOUNDARIES, QUIET, "")[1] == 30
     assert new_embedder(network, photos, tmp_path / "c", seed=1).embed(items, range(2), BOUNDARIES, QUIET, "")[1] == 30
