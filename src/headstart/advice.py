@@ -37,4 +37,3 @@ def advice(recipe: Recipe, catalog: Catalog, image_size: int) -> Iterator[str]:
         yield f"{backbone.name} is large for {training:,} training photos: a smaller one usually does as well."
     if not 0.5 <= image_size / backbone.image_size <= 1.5:
         yield f"{image_size} pixels are far from the {backbone.image_size} that {backbone.name} was made for."
-

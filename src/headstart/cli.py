@@ -151,7 +151,8 @@ def train(
         int | None, typer.Option(help="Views of each photo that the probe is fitted on.", show_default="planned")
     ] = None,
     augmentation: Annotated[
-        AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="photo")
+        AugmentationChoice | None,
+        typer.Option(help="Policy of the augmented views.", show_default="strong; photo from scratch"),
     ] = None,
     num_views: Annotated[
         int | None, typer.Option(help="Views of each training photo, the plain one included.", show_default="planned")
@@ -159,10 +160,10 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Of each step of fine-tuning, at most.", show_default="planned")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos a step.", show_default="32")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos a step.", show_default="16; 32 from scratch")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak, for the blocks.", show_default="0.0005")] = None,
     head_learning_rate: Annotated[
-        float | None, typer.Option(help="Peak, for the classifier.", show_default="0.0005")
+        float | None, typer.Option(help="Peak, for the classifier.", show_default="0.0002")
     ] = None,
     layer_decay: Annotated[
         float | None, typer.Option(help="A unit's learning rate as a share of the next one's.", show_default="1")

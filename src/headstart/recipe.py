@@ -45,6 +45,8 @@ _FROM_SCRATCH: dict[str, Any] = {
     "epochs": 40,
     "learning_rate": 2e-3,
     "head_learning_rate": 2e-3,
+    "augmentation": "photo",
+    "batch_size": 32,
     "weight_decay": 0.05,
     "warmup_epochs": 3.0,
     "ema_decay": 0.999,
@@ -103,7 +105,7 @@ class Recipe(BaseModel):
     engine: Literal["auto", "openvino", "torch"] = "auto"
     budget: str = Field("5m", description="time for the whole run, as 90s, 5m or 1h; none: as long as it takes")
 
-    augmentation: Augmentation = "photo"
+    augmentation: Augmentation = "strong"
     num_views: int | None = Field(None, ge=1, le=64, description="of each training photo, the evaluation view included")
 
     head: Literal["probe", "example"] = "probe"
@@ -119,11 +121,11 @@ class Recipe(BaseModel):
     )
     refit: bool = Field(True, description="on training and validation photos, after every choice is made")
     epochs: int | None = Field(None, ge=1, le=1000)
-    batch_size: int = Field(32, ge=1, le=4096)
+    batch_size: int = Field(16, ge=1, le=4096)
     optimiser: Optimiser = "adamw"
     schedule: Literal["cosine", "constant"] = "cosine"
     learning_rate: float = Field(5e-4, gt=0, le=1)
-    head_learning_rate: float = Field(5e-4, gt=0, le=1)
+    head_learning_rate: float = Field(2e-4, gt=0, le=1)
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a unit as a share of the next one's")
     weight_decay: float = Field(0.01, ge=0, le=10)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -249,5 +251,5 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "recipe"
     if fault["type"] == "extra_forbidden":
         return f"{name}: no such choice; expected one of {listed(list(model.model_fields), 40)}"
-    message = fault["msg"].removeprefix("Input ").removeprefix("should be ")
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should be ")
     return f"--{name.replace('_', '-')} {fault['input']!r}: expected {message}"

@@ -25,10 +25,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from headstart.atomic import written_whole
+from headstart.evaluation.calibration import calibrated_log_loss
 from headstart.network.cut import set_trainable
 from headstart.photos.loading import ahead
 from headstart.training.hardware import Hardware, Precision, hardware, num_processes, process_number, same_for_all
-from headstart.training.probe import Floats, Labels, loss_and_accuracy
+from headstart.training.probe import Floats, Labels
 from headstart.training.process import keep_large_buffers
 
 Optimiser = Literal["adamw", "adam", "sgd", "rmsprop"]
@@ -73,7 +74,8 @@ class Epoch:
     """One line of a stage's history. Losses are mean cross-entropies, accuracies lie in 0 to 1.
 
     Training loss and accuracy are measured while training: on augmented views, with dropout, and with the
-    weights of that moment.
+    weights of that moment. Validation loss is that at the best temperature, because label smoothing makes a network
+    less sure while it gets better; NaN where there was no validation.
     """
 
     epoch: int
@@ -162,8 +164,8 @@ def fine_tune(
         on_epoch: called with each finished epoch, also with those read from the checkpoint.
 
     Returns:
-        The kept state (of what training changes; the best epoch is the most accurate on validation, among equals
-        the one of least loss), and every epoch.
+        The kept state (of what training changes; the best epoch is the one of least loss on validation), and every
+        epoch.
     """
     keep_large_buffers()
     where = hardware(settings.precision)
@@ -185,7 +187,9 @@ def fine_tune(
         loss, accuracy = training.epoch(part, number, batches, train_labels, class_weights)
         validated = math.nan, math.nan
         if validation is not None:
-            validated = loss_and_accuracy(suffix_logits(training.measured, validation), validation_labels)
+            logits = suffix_logits(training.measured, validation)
+            right = float((logits.argmax(axis=1) == validation_labels).mean())
+            validated = calibrated_log_loss(logits, validation_labels), right
         rate, seconds = training.last_learning_rate, time.perf_counter() - started
         progress.add(same_for_all(Epoch(number + 1, loss, accuracy, *validated, rate, seconds)), part[1])
         on_epoch(progress.history[-1])
@@ -396,14 +400,6 @@ def epochs_left(epochs: Sequence[Epoch], settings: FineTuning) -> int:
     return min(planned, max(0, int(seconds_left / epochs[-1].seconds)))
 
 
-def _quality(epoch: Epoch) -> tuple[float, float]:
-    """Order epochs by what is wanted of them: accuracy, and among equals low loss.
-
-    Label smoothing makes the loss alone a poor judge: it makes the network less sure while it gets better.
-    """
-    return epoch.validation_accuracy, -epoch.validation_loss
-
-
 class _Progress:
     """What has been trained so far: history and kept state, in a checkpoint file."""
 
@@ -433,7 +429,8 @@ class _Progress:
         """Add an epoch, keep its weights if they are to be kept, and write the checkpoint."""
         averaged = self._training.averaged()
         unseen = math.isnan(epoch.validation_loss)
-        if self._keep == "last" or unseen or not self.history or _quality(epoch) > max(map(_quality, self.history)):
+        best = min((past.validation_loss for past in self.history), default=math.inf)
+        if self._keep == "last" or unseen or epoch.validation_loss < best:
             self.kept = _copied(averaged or self._training.changing)
         self.history.append(epoch)
         self.position = position

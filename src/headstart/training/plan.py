@@ -34,8 +34,11 @@ PROBE_VIEWS, PROBE_SHARE = 3, 0.15
 SECONDS_PER_LOGIT = 4e-6
 # Writing the classifier and the report.
 CLOSING_SECONDS = 4.0
-# Fewer epochs than the first of a pair teach less than they disturb; more than the second gain nothing.
-EPOCHS_ABOVE, EPOCHS_OF_LAST = (3, 6), (5, 16)
+# Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
+# training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it.
+EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
+EPOCHS_OF_LAST, UPDATES_OF_LAST = (5, 16), (130, 500)
+MOST_EPOCHS = 60
 # What embedding the photos once may take of the budget, before they are made smaller.
 EMBEDDING_SHARE = 0.4
 SMALLEST_IMAGE = 128
@@ -174,13 +177,21 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
     for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0) if recipe.epochs is None else (0.0,):
         steps = []
         for rung in chosen:
-            least, most = EPOCHS_OF_LAST if rung is chosen[-1] else EPOCHS_ABOVE
+            least, most = _bounds(costs.train_photos / recipe.batch_size, rung is chosen[-1])
             epochs = recipe.epochs or round(least + share * (most - least))
             views = recipe.num_views or costs.views(rung, epochs)
             if not views:
                 return
             steps.append(costs.step(rung, epochs, views))
         yield steps
+
+
+def _bounds(updates_per_epoch: float, deepest: bool) -> tuple[int, int]:
+    """Return the least and the most epochs of a step."""
+    epochs = EPOCHS_OF_LAST if deepest else EPOCHS_ABOVE
+    updates = UPDATES_OF_LAST if deepest else UPDATES_ABOVE
+    least, most = (max(of, math.ceil(by / updates_per_epoch)) for of, by in zip(epochs, updates, strict=True))
+    return min(least, MOST_EPOCHS), min(most, MOST_EPOCHS)
 
 
 def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData) -> Rung:

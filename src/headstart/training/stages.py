@@ -15,6 +15,7 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import counted
+from headstart.evaluation.calibration import calibrated_log_loss
 from headstart.evaluation.metrics import measure, prediction_table, softmax, wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.photos.catalog import Catalog
@@ -320,18 +321,20 @@ def step_name(part: Part) -> str:
 def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console: Console) -> Kept:
     """Keep the best on validation of what was kept before, the tuned weights and what lies between; else the last.
 
-    The most accurate wins, among equals the one with the least log loss. What is kept is in the network then.
+    The one with the least log loss at its best temperature wins: on few photos that is a steadier judge than accuracy
+    (docs/experiments.md). What is kept is in the network then.
     """
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
     shares = (1.0,) if recipe.keep == "last" or recipe.from_scratch else (0.0, *INTERPOLATION_SHARES, 1.0)
-    measured = {}
+    losses, accuracies = {}, {}
     for share in shares:
         load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-        loss, accuracy = loss_and_accuracy(suffix_logits(tuned.suffix, rows), labels)
-        measured[share] = (accuracy, -loss)
-    share = max(measured, key=lambda candidate: measured[candidate])
+        logits = suffix_logits(tuned.suffix, rows)
+        losses[share] = calibrated_log_loss(logits, labels)
+        accuracies[share] = float((logits.argmax(axis=1) == labels).mean())
+    share = min(losses, key=lambda candidate: losses[candidate])
     load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-    accuracy, photos = measured[share][0], counted(len(labels), "photo")
+    accuracy, photos = accuracies[share], counted(len(labels), "photo")
     if share == 0:
         console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
         return before

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+
+import headstart
+from headstart import HeadstartError
+from headstart.recipe import Plan, Recipe, Step
+from headstart.training import plan as module
+from headstart.training.plan import Costs, Rung, choose_steps, size_in_time, time_limit
+
+RUNGS = [Rung("stage6", 12, 150, 40_000), Rung("stage4", 6, 60, 60_000), Rung("all", 0, 30, 0)]
+RECIPE = Recipe.make(photos="x")
+
+
+def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
+    return Costs(photos, photos // 5, photos // 5, 500, 2000, free_bytes, True)
+
+
+def needed(steps: list[Step], of: Costs) -> float:
+    by_part = {rung.part: rung for rung in RUNGS}
+    return sum(of.seconds(step, by_part[step.unfreeze]) for step in steps) + module.REFIT_COST * steps[-1].seconds
+
+
+@pytest.mark.parametrize(("seconds", "parts"), [(5, []), (80, ["stage6"]), (250, ["stage6", "stage4"])])
+def test_more_time_goes_deeper_and_no_plan_takes_longer_than_there_is(seconds, parts):
+    steps = choose_steps(RUNGS, costs(), seconds, RECIPE)
+    assert [step.unfreeze for step in steps] == parts
+    assert not steps or needed(steps, costs()) <= seconds
+
+
+def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
+    short, long = (choose_steps(RUNGS, costs(), seconds, RECIPE) for seconds in (400, 900))
+    assert [step.unfreeze for step in long] == ["stage6", "stage4", "all"]
+    assert long[-1].epochs > long[0].epochs
+    assert len(long) > len(short) or long[-1].epochs > short[-1].epochs
+    without_end = choose_steps(RUNGS, costs(), math.inf, RECIPE)
+    # 1,000 photos in batches of 16 are 63 updates an epoch; more than 16 epochs gain nothing.
+    assert without_end[-1].epochs == 16 and without_end[0].epochs == 6
+
+
+def test_few_photos_get_more_epochs_because_updates_count():
+    steps = choose_steps(RUNGS, costs(160), math.inf, RECIPE)
+    assert steps[0].epochs == 12 and steps[-1].epochs == 50  # 120 and 500 updates of 16 photos
+    assert choose_steps(RUNGS, costs(20), math.inf, RECIPE)[-1].epochs == 60
+
+
+def test_views_are_stored_as_far_as_there_is_room():
+    roomy = choose_steps(RUNGS, costs(), math.inf, RECIPE)
+    assert [step.num_views for step in roomy] == [6, 6, 1]  # from pixels they are made anew
+    # A third of the disk may be taken: 48 MB a view of 1,600 photos at stage4.
+    tight = choose_steps(RUNGS, costs(free_bytes=3 * 2 * 96_000_000), math.inf, RECIPE)
+    assert [step.num_views for step in tight] == [3, 2, 1]
+    none = choose_steps(RUNGS[:1], costs(free_bytes=1000), math.inf, RECIPE)
+    assert none == []
+
+
+def test_what_is_given_is_kept_however_long_it_takes():
+    given = Recipe.make(photos="x", unfreeze="stage4", epochs=7, num_views=3)
+    (step,) = choose_steps(RUNGS[1:2], costs(), 1.0, given)
+    assert (step.unfreeze, step.epochs, step.num_views) == ("stage4", 7, 3)
+    assert step.seconds == pytest.approx(7 * 1000 / 60 + 11 * 200 / 180, abs=0.1)
+    depth_alone = Recipe.make(photos="x", unfreeze="stage4")
+    short, long = (choose_steps(RUNGS[1:2], costs(), seconds, depth_alone) for seconds in (1, 400))
+    assert short[0].epochs == 5 and long[0].epochs > 5
+
+
+def test_steps_share_the_time_that_is_left():
+    steps = tuple(Step(unfreeze=part, epochs=1, num_views=1, seconds=seconds) for part, seconds in ((1, 10), (2, 30)))
+    plan = Plan(image_size=224, probe_views=1, steps=steps)
+    recipe = Recipe.make(photos="x", budget="100s", refit=False)
+    assert time_limit(plan, 0, recipe, elapsed=56.0) == pytest.approx(10)  # 4 s are for the report
+    assert time_limit(plan, 1, recipe, elapsed=56.0) == pytest.approx(40)
+    assert time_limit(plan, 1, recipe, elapsed=200.0) == 1
+    assert time_limit(plan, 0, recipe.changed(budget="none"), elapsed=56.0) is None
+    assert time_limit(plan, 0, recipe.changed(epochs=3), elapsed=56.0) is None
+
+
+def test_very_many_photos_are_embedded_smaller():
+    assert size_in_time(256, 10_000, 500, 300) == 256
+    assert size_in_time(256, 240_000, 500, 300) == 128
+    assert size_in_time(256, 10**9, 500, 300) == 128
+    assert size_in_time(256, 120_000, 500, 300) == 160  # half the time: 256 / sqrt(2), on a grid of 32
+    assert size_in_time(256, 10**9, 500, math.inf) == 256
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("90", 90), ("None", math.inf), (20, 20)]
+)
+def test_budgets_are_times(given, seconds):
+    assert Recipe.make(photos="x", budget=given).budget_seconds == seconds
+
+
+@pytest.mark.parametrize("wrong", ["soon", "5 minutes", "0s", "-3m", "m", "0", "1d"])
+def test_a_budget_that_is_no_time_is_named(wrong):
+    with pytest.raises(HeadstartError, match="--budget .*expected a time such as 90s, 5m or 1h, or none"):
+        Recipe.make(photos="x", budget=wrong)
+
+
+def test_a_plan_goes_with_its_recipe_and_not_with_another_budget(photos, tmp_path, capsys):
+    first = headstart.train(photos, tmp_path / "run", image_size=64, epochs=1, unfreeze="stage6", num_views=2)
+    told = capsys.readouterr().out
+    assert "Plan        " in told and "1. stage6 and what follows: 1 epoch, 2 views stored" in told
+    recipe = Recipe.read(tmp_path / "run" / "recipe.toml")
+    assert recipe.plan is not None and recipe.plan.image_size == 64
+    assert [(step.unfreeze, step.epochs, step.num_views) for step in recipe.plan.steps] == [("stage6", 1, 2)]
+    assert recipe.changed(seed=3).plan == recipe.plan
+    assert recipe.changed(budget="10m").plan is None
+    assert first.metrics["seconds"]["total"] > 0
+
+
+def test_a_resumed_run_follows_the_plan_that_was_made(photos, tmp_path, capsys, monkeypatch):
+    choices = {"image_size": 64, "unfreeze": "stage6"}
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headstart.run.tune_suffix", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            headstart.train(photos, tmp_path / "run", budget="1h", **choices)
+    planned = Recipe.read(tmp_path / "run" / "recipe.toml").plan
+    assert planned is not None
+    monkeypatch.setattr(module, "EPOCHS_OF_LAST", (1, 1))  # another plan would be made now
+    short = planned.model_copy(update={"steps": (planned.steps[0].model_copy(update={"epochs": 2}),)})
+    recipe = Recipe.read(tmp_path / "run" / "recipe.toml").model_copy(update={"plan": short})
+    (tmp_path / "run" / "recipe.toml").write_text(recipe.to_toml())
+    capsys.readouterr()
+    run = headstart.train(photos, tmp_path / "run", budget="1h", **choices)
+    assert "Plan  " not in capsys.readouterr().out
+    assert (run.history["stage"] == "fine-tuning stage6").sum() == 2
