@@ -11,7 +11,8 @@ from pathlib import Path
 class Result:
     """One contestant on one set in one round.
 
-    `test_accuracy` is from 0 to 1, or none where it has none; `seconds` is none where time ran out.
+    `test_accuracy` is from 0 to 1, or none where it has none; `seconds` is none where time ran out. `load` is the
+    load average when it started.
     """
 
     round: int
@@ -20,6 +21,7 @@ class Result:
     test_accuracy: float | None
     seconds: float | None
     peak_mib: int
+    load: float
     machine: str
     notes: str
 
@@ -51,6 +53,7 @@ def _result(row: dict[str, str]) -> Result:
         test_accuracy=float(row["test_accuracy"]) if row["test_accuracy"] else None,
         seconds=float(row["seconds"]) if row["seconds"] else None,
         peak_mib=int(row["peak_mib"]),
+        load=float(row["load"]),
         machine=row["machine"],
         notes=row["notes"],
     )

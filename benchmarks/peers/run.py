@@ -30,7 +30,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from contestants import Contestant, command, everyone, outcome, prepare
-from measuring import machine, note
+from measuring import load, note, processor
 from report import write_report
 from results import Result, append, read
 
@@ -107,6 +107,7 @@ def _run_missing(contestants: list[Contestant], options: argparse.Namespace) -> 
 def _run(contestant: Contestant, name: str, number: int, options: argparse.Namespace) -> Result | None:
     """Run one contestant on one set; return nothing if it failed."""
     note(f"round {number + 1} of {options.repeats}, {name}: {contestant.name}")
+    busy = round(load(), 1)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         arguments = command(contestant, options.environments.resolve(), (options.photos / name).resolve(), work, number)
@@ -116,7 +117,8 @@ def _run(contestant: Contestant, name: str, number: int, options: argparse.Names
             "set": name,
             "contestant": contestant.name,
             "peak_mib": round(peak),
-            "machine": machine(),
+            "load": busy,
+            "machine": processor(),
         }
         if seconds >= 60 * options.timeout:
             note(f"  over {options.timeout:g} minutes: stopped")
