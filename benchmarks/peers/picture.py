@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -11,8 +12,10 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator
 from matplotlib.transforms import Bbox
 
 OURS, THEIRS = "#0b63b0", "#5a5a5a"
@@ -46,9 +49,11 @@ def draw(points: Sequence[Point], num_sets: int, path: Path) -> None:
         over = f", mean over {num_sets} sets" if num_sets > 1 else ""
         axes.set_ylabel(f"test accuracy, %{over}")
         axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-        _name(axes, placed)
+        _name(axes, placed, curve)
         figure.savefig(path, dpi=150, facecolor="white")
         plt.close(figure)
 
@@ -74,10 +79,12 @@ def _draw_times(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
-def _name(axes: Axes, points: Sequence[Point]) -> None:
+def _name(axes: Axes, points: Sequence[Point], curve: Sequence[tuple[float, float]]) -> None:
     """Write each point's name at the first place around it that is inside the axes and free."""
     axes.figure.canvas.draw()
-    taken = [_around(axes, point) for point in points]
+    taken = [_around(*axes.transData.transform((point.seconds, 100 * point.accuracy)), 6) for point in points]
+    for start, end in pairwise(axes.transData.transform(spot) for spot in curve):
+        taken += [_around(*spot, 2) for spot in np.linspace(start, end, 100)]
     taken += [text.get_window_extent() for text in axes.texts]
     for point in points:
         name = axes.annotate(
@@ -97,9 +104,8 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
         taken.append(name.get_window_extent())
 
 
-def _around(axes: Axes, point: Point) -> Bbox:
-    x, y = axes.transData.transform((point.seconds, 100 * point.accuracy))
-    return Bbox.from_bounds(x - 6, y - 6, 12, 12)
+def _around(x: float, y: float, reach: float) -> Bbox:
+    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
 
 
 def _places(name: Annotation) -> Iterator[None]:

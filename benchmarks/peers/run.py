@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -52,7 +51,9 @@ def main() -> None:
             note(f"environment {name}")
             prepare(options.environments.resolve(), name)
         failed = _run_missing(contestants, options)
-    write_report(read(options.results), everyone(options.budgets), options.sets, options.docs, _shown_command())
+    results = read(options.results)
+    options.repeats = len({result.round for result in results})
+    write_report(results, everyone(options.budgets), options.sets, options.docs, _shown_command(options))
     sys.exit(f"{failed} failed" if failed else 0)
 
 
@@ -81,10 +82,13 @@ def _chosen(options: argparse.Namespace) -> list[Contestant]:
     return [known[name] for name in options.contestants or known]
 
 
-def _shown_command() -> str:
-    """Return the command line without the paths of this machine."""
-    arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
-    return shlex.join(["python", "benchmarks/peers/run.py", *arguments])
+def _shown_command(options: argparse.Namespace) -> str:
+    """Return the command that made the results, without the paths of this machine."""
+    parts = ["python benchmarks/peers/run.py SETS"]
+    parts += [f"--sets {' '.join(options.sets)}"] if tuple(options.sets) != SETS else []
+    parts += [f"--budgets {' '.join(options.budgets)}"] if options.budgets else []
+    parts += [f"--repeats {options.repeats}"]
+    return " ".join(parts)
 
 
 def _run_missing(contestants: list[Contestant], options: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from lite0 import IMAGE_SIZE, MEAN, STD, lite0
 from peer import Result, parser, seconds_since_start
 
 BATCH_SIZE = 32
-GRID = np.logspace(-5, 0, 11)
+GRID = np.logspace(-4, 1, 11)
 
 
 def main() -> None:
