@@ -48,10 +48,8 @@ def prepare(environments: Path, name: str) -> None:
     folder, wanted = environments / name, _HERE / "requirements" / f"{name}.txt"
     done = folder / "requirements.txt"
     if not (done.is_file() and done.read_text(encoding="utf-8") == wanted.read_text(encoding="utf-8")):
-        venv.create(folder, with_pip=True)
-        _pip(folder, "-r", str(wanted))
-        if name == HEADSTART:
-            _pip(folder, "-r", str(wanted), str(_REPOSITORY))
+        venv.create(folder, with_pip=True, clear=True)
+        _pip(folder, "-r", str(wanted), *([str(_REPOSITORY)] if name == HEADSTART else []))
         shutil.copyfile(wanted, done)
     if name == HEADSTART:
         _pip(folder, "--no-deps", "--force-reinstall", str(_REPOSITORY))

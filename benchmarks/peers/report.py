@@ -121,7 +121,7 @@ def _tables(
         ]
         for summary in summaries
     ]
-    parts = [f"Over {len(sets)} sets: {', '.join(sets)}.", table(header, means)]
+    parts = [f"Over {len(sets)} set{'s' if len(sets) > 1 else ''}: {', '.join(sets)}.", table(header, means)]
     parts += ["![accuracy against time](benchmarks.png)"]
     for title, column, scale, form in (
         ("Test accuracy, %", "test_accuracy", 100, ".1f"),
