@@ -20,7 +20,7 @@ class Summary:
     """One contestant over all sets: means over the sets of medians over the rounds.
 
     `ratio` is its time as a multiple of Headstart's, the geometric mean over the sets. Each is none where a set is
-    missing or has no such number.
+    missing or has no such number. `peak_mib` is the greatest of all.
     """
 
     contestant: Contestant
@@ -55,13 +55,13 @@ def _summary(contestant: Contestant, results: Sequence[Result], sets: Sequence[s
     accuracies = [_median(_values(results, contestant.name, name, "test_accuracy")) for name in sets]
     seconds = [_median(_values(results, contestant.name, name, "seconds")) for name in sets]
     ratios = [_median(_ratios(results, contestant.name, name)) for name in sets]
-    peaks = [result.peak_mib for result in results if result.contestant == contestant.name]
+    peaks = [peak for name in sets for peak in _values(results, contestant.name, name, "peak_mib")]
     return Summary(
         contestant,
         _over_sets(accuracies, statistics.mean),
         _over_sets(seconds, statistics.mean),
         _over_sets(ratios, statistics.geometric_mean),
-        max(peaks, default=None),
+        round(max(peaks)) if peaks else None,
     )
 
 

@@ -47,6 +47,7 @@ def main() -> None:
     contestants = _chosen(options)
     failed = 0
     if not options.report_only:
+        _check_sets(options)
         for name in dict.fromkeys(contestant.environment for contestant in contestants):
             note(f"environment {name}")
             prepare(options.environments.resolve(), name)
@@ -72,6 +73,12 @@ def _options() -> argparse.Namespace:
     docs = Path(__file__).parents[2] / "docs"
     parser.add_argument("--docs", type=Path, default=docs, help="where benchmarks.md and benchmarks.png are (docs)")
     return parser.parse_args()
+
+
+def _check_sets(options: argparse.Namespace) -> None:
+    missing = [name for name in options.sets if not (options.photos / name / "train").is_dir()]
+    if missing:
+        sys.exit(f"{options.photos}: no {', '.join(missing)} with train and test inside; benchmarks/sets.py makes them")
 
 
 def _chosen(options: argparse.Namespace) -> list[Contestant]:
