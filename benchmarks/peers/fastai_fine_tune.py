@@ -2,7 +2,8 @@
 
 `ImageDataLoaders.from_folder` with a fifth of the training photos for validation, `RandomResizedCrop` and
 `aug_transforms`, fastai's head on the network, `fine_tune`: one epoch with the body frozen, then five with all of it,
-by one-cycle schedules and discriminative learning rates. Everything else is fastai's default.
+by one-cycle schedules and discriminative learning rates. Everything else is fastai's default, but for batches of 16
+instead of 64: with a few hundred photos those make for too few steps (signs: 72.5% instead of 74.7%) and take 8 GB.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--epochs", type=int, default=5, help="of the whole network, after one of the head (5)")
-    options.add_argument("--batch-size", type=int, default=64, help="(64, fastai's default)")
+    options.add_argument("--batch-size", type=int, default=16, help="(16)")
     return options.parse_args()
 
 
