@@ -87,12 +87,21 @@ def command() -> str:
 
 def machine() -> str:
     """Describe the processor, the cores this process may use, and how busy they are."""
+    return f"{processor()}, load average {load():.1f}"
+
+
+def processor() -> str:
+    """Describe the processor and the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{_processor()}, {cores} cores{load}"
+    return f"{_model()}, {cores} cores"
 
 
-def _processor() -> str:
+def load() -> float:
+    """Return the load average of the last minute; 0 where the system keeps none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def _model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
