@@ -47,7 +47,7 @@ INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 LEARNING = "train and validation"
 EXAMPLE_VIEWS = 4
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
-REFIT_SHARE, REFIT_RATE = 0.25, 0.5
+REFIT_SHARE, REFIT_RATE = 0.5, 0.5
 
 
 def photos_of(table: pd.DataFrame) -> list[Photo]:
