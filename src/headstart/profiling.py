@@ -114,7 +114,10 @@ def profile_text(rows: Sequence[Row]) -> str:
     for row in rows:
         line = f"{row.stage:<11} {row.seconds:>8.2f} {number(row.floor, '.3f'):>8} {number(row.ratio, '.1f'):>7}"
         lines.append(f"{line}  {row.remark}".rstrip())
-    return "\n".join([*lines, "", "Floors:", *(f"{stage:<11} {text}" for stage, text in FLOORS.items())])
+    lines += ["", "Floors:", *(f"{stage:<11} {text}" for stage, text in FLOORS.items())]
+    if any(row.ratio is not None and row.ratio < 1 for row in rows):
+        lines.append("A ratio below 1: other programs were busier while the floors were measured than during the run.")
+    return "\n".join(lines)
 
 
 def training_work(parts: Sequence[Part], multiply_adds: Callable[[int], int]) -> tuple[int, int]:
