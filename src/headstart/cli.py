@@ -212,6 +212,9 @@ def train(
         EngineChoice | None, typer.Option(help="What runs the frozen network.", show_default="auto")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine: same numbers.", show_default="0")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where the time went, and the least that each stage could take.")
+    ] = False,
     cache: Cache = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -223,9 +226,9 @@ def train(
     choices = {
         name: value.value if isinstance(value, Enum) else value
         for name, value in locals().items()
-        if name not in ("photos", "output", "recipe", "cache", "quiet", "as_json") and value is not None
+        if name not in ("photos", "output", "recipe", "profile", "cache", "quiet", "as_json") and value is not None
     }
-    _train(photos, output, recipe, cache, quiet, as_json, choices)
+    _train(photos, output, recipe, cache, quiet, as_json, choices, profile)
 
 
 @app.command()
@@ -250,12 +253,13 @@ def _train(
     quiet: bool,
     as_json: bool,
     choices: dict[str, Any],
+    profile: bool = False,
 ) -> None:
     from headstart.console import Console
     from headstart.run import train as run_train
 
     console = Console(quiet, sys.stderr if as_json else None)
-    run = run_train(photos, output, recipe=recipe, cache=cache, console=console, **choices)
+    run = run_train(photos, output, recipe=recipe, cache=cache, profile=profile, console=console, **choices)
     if as_json:
         print(json.dumps({"run": str(run.folder), **run.metrics}))
 

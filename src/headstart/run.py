@@ -26,6 +26,7 @@ from headstart.photos.catalog import Catalog
 from headstart.photos.datasets import absolute_source, read_photos
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
 from headstart.photos.views import Preprocessing
+from headstart.profiling import profile_run, tell_profile
 from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder, open_run_folder
 from headstart.stopwatch import Stopwatch
@@ -76,6 +77,7 @@ def train(
     recipe: Recipe | str | Path | None = None,
     cache: str | Path | None = None,
     quiet: bool = False,
+    profile: bool = False,
     console: Console | None = None,
     **choices: Any,
 ) -> Run:
@@ -88,6 +90,7 @@ def train(
         recipe: a recipe, or the path of a `recipe.toml`, to start from.
         cache: the cache folder; see `headstart.cache.cache_folder`.
         quiet: whether to print nothing but warnings.
+        profile: whether to measure, at the end, how far each stage is from the least that it could take here.
         console: where to print; standard output unless told.
         choices: fields of `Recipe`, which override the recipe's.
 
@@ -103,7 +106,7 @@ def train(
             catalog = read_photos(recipe.photos, store, console)
         if same_for_all(folder.finished(catalog)):
             console.say(f"{folder.path} is finished already; this is what it holds.")
-            return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), console)
+            return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), profile, console)
         digest = catalog.digest
         _tell_photos(catalog, console)
         recipe = same_for_all(folder.resumed(recipe))
@@ -169,7 +172,9 @@ def train(
         }
         with watch.timing("writing"):
             _save(folder, network, preprocessing, catalog, recipe, metrics, watch)
-        return _told(Run(folder.path, metrics), console)
+        if profile and process_number() == 0:
+            profile_run(folder, catalog, data, network, kept, recipe, metrics, watch)
+        return _told(Run(folder.path, metrics), profile, console)
 
 
 def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choices: dict[str, Any]) -> Recipe:
@@ -310,11 +315,13 @@ def _save(
     folder.write_metrics(metrics)
 
 
-def _told(run: Run, console: Console) -> Run:
+def _told(run: Run, profile: bool, console: Console) -> Run:
     metrics = run.metrics
     console.say(f"Validation  accuracy {accuracy_text(metrics['validation'])}")
     console.say(f"Test        accuracy {accuracy_text(metrics['test'])}, macro F1 {metrics['test']['macro_f1']:.3f}")
     console.say(f"Time        {metrics['seconds']['total']:.0f} s in all; headstart {__version__}")
     console.say(f"Report      {run.folder / 'report.html'}")
     console.say(f"Classifier  {run.folder / 'classifier'}")
+    if profile:
+        tell_profile(metrics, console)
     return run

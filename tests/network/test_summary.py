@@ -2,7 +2,7 @@ import pytest
 
 from headstart.network.backbones import BACKBONES, build
 from headstart.network.cut import boundary_of
-from headstart.network.summary import backbones_text, stages, summary_text
+from headstart.network.summary import backbones_text, stages, suffix_multiply_adds, summary_text
 
 
 def test_the_table_lists_every_backbone_and_what_is_here():
@@ -34,3 +34,19 @@ def test_what_trains_is_told():
     assert "the last 1 of 4 train" in text and "frozen" in text
     assert "removed top: average pool, dropout, dense 1,280 -> 1,000 (1,281,000 parameters)" in text
     assert "dense 1,280 -> 120 (153,720 parameters)" in text
+
+
+def test_multiply_adds_from_a_boundary_are_counted_to_the_logits():
+    network = build(BACKBONES["lite0"], 10).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    classifier, head = 1280 * 10, 320 * 1280 * 7 * 7
+    # The last block: 192 channels at 7 x 7 expand to 1,152, a depthwise 3 x 3, and project to 320.
+    block = (192 * 1152 + 1152 * 3 * 3 + 1152 * 320) * 7 * 7
+    assert [suffix_multiply_adds(network, boundary, 224) for boundary in (18, 17, 16)] == [
+        classifier,
+        classifier + head,
+        classifier + head + block,
+    ]
+    whole = sum(stage.multiply_adds for stage in stages(build(BACKBONES["lite0"], 10).eval(), 0, 224))
+    assert suffix_multiply_adds(network, 0, 224) == classifier + whole
+    assert network.training and all((value == before[name]).all() for name, value in network.state_dict().items())

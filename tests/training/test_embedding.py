@@ -128,3 +128,18 @@ def test_training_the_network_afterwards_does_not_change_what_is_embedded(networ
     photo = decode((photos / items[0].name).read_bytes(), 1000)
     wanted = expected(network, embedder.features_boundary, evaluation_view(photo, PREPROCESSING))
     assert np.abs(found[0] - wanted).max() <= 2e-3 * np.abs(wanted).max()
+
+
+def test_passes_tell_what_was_computed_and_the_speeds_are_measured_aside(network, photos, tmp_path):
+    embedder = new_embedder(network, photos, tmp_path / "cache")
+    items = photos_below(photos)[:6]
+    embedder.embed(items, range(1), (18,), QUIET, "photos")
+    embedder.embed(items, range(3), (18,), QUIET, "views")
+    embedder.embed(items, range(3), (18,), QUIET, "views")  # nothing is missing
+    embedder.embed(items, range(1), (), QUIET, "test")
+    assert embedder.decoding_speed(items, (1, 2)) > 0 and embedder.engine_speed((18,)) > 0 and embedder.speed(items) > 0
+    told = [(done.label, done.boundaries, done.views, done.photo_views) for done in embedder.passes]
+    assert told == [("photos", (18,), 6, (0,)), ("views", (18,), 12, (1, 2)), ("test", (), 6, (0,))]
+    assert all(done.decoding_seconds > 0 for done in embedder.passes)
+    with pytest.raises(ValueError, match="got none"):
+        embedder.engine_speed(())

@@ -99,3 +99,15 @@ def test_a_head_is_a_linear_map(tmp_path):
         writer.append(keys, np.array([[2.0, 3.0]]))
     head = LinearHead(np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([0, 0, 1], np.float32))
     assert head.logits(shelf.rows(keys)).tolist() == [[2, 3, 6]]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_operations_are_those_of_every_evaluation(data, monkeypatch, streamed):
+    if streamed:
+        monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+    evaluate, evaluations = module._Problem._loss_and_gradient, []
+    monkeypatch.setattr(module._Problem, "_loss_and_gradient", lambda *given: evaluations.append(1) or evaluate(*given))
+    _, path = fit_probe(*data, np.ones(3, np.float32), (1.0, 0.1))
+    # 300 rows of 20 features, 3 classes; a multiplication and an addition, for the logits and for the gradient.
+    assert sum(step.operations for step in path) == len(evaluations) * 4 * 300 * 20 * 3
+    assert len(evaluations) > 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,22 @@ def stages(network: nn.Module, boundary: int, image_size: int) -> list[Stage]:
         )
         for name, found in rows.items()
     ]
+
+
+def suffix_multiply_adds(network: nn.Module, boundary: int, image_size: int) -> int:
+    """Return the multiply-adds of one photo's forward pass from a boundary to the logits.
+
+    Args:
+        network: from `build`; left as it is.
+        boundary: see `headstart.network.cut`.
+        image_size: of the photo, in pixels.
+    """
+    copied = copy.deepcopy(network).cpu().eval()
+    activations, counts = torch.zeros(1, 3, image_size, image_size), []
+    for _, unit in units(copied):
+        activations, count = _run(unit, activations)
+        counts.append(count)
+    return sum(counts[boundary:]) + copied.get_submodule("classifier").get_parameter("weight").numel()
 
 
 def summary_text(backbone: Backbone, unfreeze: int | str, num_classes: int) -> str:

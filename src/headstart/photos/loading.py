@@ -21,9 +21,14 @@ Result = TypeVar("Result")
 Tag = TypeVar("Tag")
 
 
+def num_workers() -> int:
+    """Return how many threads decode."""
+    return max(2, os.cpu_count() or 1)
+
+
 def ahead(jobs: Iterable[Job], work: Callable[[Job], Result], window: int | None = None) -> Iterator[Result]:
     """Yield `work(job)` for each job in order, computed in threads at most `window` jobs ahead."""
-    workers = max(2, os.cpu_count() or 1)
+    workers = num_workers()
     window = window or 4 * workers
     pending: deque[Future[Result]] = deque()
     with pillow_warnings_silenced(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:

@@ -28,6 +28,7 @@ from headstart.photos.catalog import no_problems, problem_table
 from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
 from headstart.photos.loading import ahead, batched
 from headstart.photos.views import VIEWS_VERSION, Pixels, Preprocessing, evaluation_view
+from headstart.stopwatch import fastest
 from headstart.training.engines import Engine, EngineChoice, open_engine
 from headstart.training.hardware import num_processes
 from headstart.training.store import Shelf, StoredRows, row_key
@@ -47,8 +48,25 @@ class _Job:
     views: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one call of `Embedder.embed` has computed.
+
+    `label` is the caller's, `boundaries` are those stored (none: pixels, only decoded), `views` how many were computed,
+    `photo_views` which of a photo, and `decoding_seconds` what decoding and drawing them took, over all threads.
+    """
+
+    label: str
+    boundaries: tuple[int, ...]
+    views: int
+    photo_views: tuple[int, ...]
+    decoding_seconds: float
+
+
 class Embedder:
     """Computes activations of photos at the boundaries asked for, each once, and reads them back.
+
+    `passes` lists what was computed, in order.
 
     Args:
         root: the folder that photos' names are relative to.
@@ -80,6 +98,8 @@ class Embedder:
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
         self._open: tuple[tuple[int, ...], Engine] | None = None
         self._shelves: dict[int, Shelf] = {}
+        self._decoding_seconds = 0.0
+        self.passes: list[Pass] = []
         self._kind: dict[str, Any] = {
             **identity,
             "preprocessing": preprocessing.model_dump(mode="json"),
@@ -114,6 +134,7 @@ class Embedder:
             return no_problems(), 0
         total = sum(len(job.views) for job in jobs)
         unreadable: dict[str, str] = {}
+        decoded_before = self._decoding_seconds
         with console.progress(label, total) as advance:
             images = self._images(jobs, unreadable, advance)
             if stored:
@@ -122,6 +143,8 @@ class Embedder:
                 for _ in images:
                     advance(1)
         computed = total - sum(len(job.views) for job in jobs if job.photo.digest in unreadable)
+        decoding_seconds = self._decoding_seconds - decoded_before
+        self.passes.append(Pass(label, stored, computed, jobs[0].views, decoding_seconds))
         named = [(photo.name, "unreadable", unreadable[photo.digest]) for photo in photos if photo.digest in unreadable]
         return problem_table(named), computed
 
@@ -139,13 +162,31 @@ class Embedder:
             (output,) = ActivationsAt(self._network, (boundary,), self.preprocessing)(torch.zeros(1, 3, size, size))
         return tuple(output.shape[1:])
 
-    def decoding_speed(self, photos: Sequence[Photo]) -> float:
-        """Measure photos/s of decoding and drawing a view, with nothing else to do."""
+    def decoding_speed(self, photos: Sequence[Photo], views: tuple[int, ...] = (1,)) -> float:
+        """Measure views/s of decoding and drawing these views of each photo, with nothing else to do."""
         started = time.perf_counter()
-        jobs = [_Job(photo, (1,)) for photo in photos]
+        jobs = [_Job(photo, views) for photo in photos]
         for _ in ahead(jobs, self._prepare):
             pass
-        return len(jobs) / (time.perf_counter() - started)
+        return len(jobs) * len(views) / (time.perf_counter() - started)
+
+    def engine_speed(self, boundaries: tuple[int, ...]) -> float:
+        """Measure views/s of the frozen network alone, on random pixels in memory, at its best within about a second.
+
+        Raises:
+            ValueError: when there are no boundaries.
+        """
+        if not boundaries:
+            raise ValueError("an engine runs to boundaries above 0; got none")
+        engine, size = self._engine(boundaries), self.preprocessing.image_size
+        pixels = np.random.default_rng(0).integers(0, 256, (engine.batch_size, size, size, 3), np.uint8)
+        batches = 16  # of which all but the first and the last have others in flight beside them
+
+        def run() -> None:
+            for _ in engine.run((None, pixels) for _ in range(batches)):
+                pass
+
+        return batches * engine.batch_size / fastest(run, 1.0)
 
     def speed(self, photos: Sequence[Photo]) -> float:
         """Measure photos/s of decoding and the frozen network, with nothing stored and everything compiled."""
@@ -220,7 +261,8 @@ class Embedder:
     def _images(
         self, jobs: list[_Job], unreadable: dict[str, str], advance: Callable[[int], None]
     ) -> Iterator[tuple[bytes, Pixels]]:
-        for job, result in ahead(jobs, self._prepare):
+        for job, result, seconds in ahead(jobs, self._prepare):
+            self._decoding_seconds += seconds
             if isinstance(result, PhotoError):
                 unreadable[job.photo.digest] = result.problem
                 advance(len(job.views))
@@ -228,12 +270,16 @@ class Embedder:
             for view, pixels in zip(job.views, result, strict=True):
                 yield self._key(job.photo.digest, view), pixels
 
-    def _prepare(self, job: _Job) -> tuple[_Job, list[Pixels] | PhotoError]:
+    def _prepare(self, job: _Job) -> tuple[_Job, list[Pixels] | PhotoError, float]:
+        """Decode a photo and draw its views; returns the seconds that it took as well."""
+        started = time.perf_counter()
+        result: list[Pixels] | PhotoError
         try:
             photo = self._decode(job.photo)
+            result = [self._view(photo, job.photo.digest, view) for view in job.views]
         except PhotoError as error:
-            return job, error
-        return job, [self._view(photo, job.photo.digest, view) for view in job.views]
+            result = error
+        return job, result, time.perf_counter() - started
 
     def _pixels(self, photo: Photo, view: int) -> Pixels:
         """Return one view of a photo that could be read before."""

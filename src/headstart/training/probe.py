@@ -53,7 +53,10 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class ProbeStep:
-    """One fit along the path of strengths, with its losses (mean cross-entropy) and accuracies (0 to 1)."""
+    """One fit along the path of strengths, with its losses (mean cross-entropy) and accuracies (0 to 1).
+
+    `operations` are the floating-point operations of the matrix products in L-BFGS's evaluations.
+    """
 
     regularisation: float
     train_loss: float
@@ -61,6 +64,7 @@ class ProbeStep:
     validation_loss: float
     validation_accuracy: float
     seconds: float
+    operations: int
 
 
 def class_weights(labels: Labels, num_classes: int) -> Floats:
@@ -100,12 +104,13 @@ def fit_probe(
         heads: list[LinearHead] = []
         for strength in strengths:
             started = time.perf_counter()
-            matrix = problem.minimise(matrix, strength, max_iterations)
+            matrix, evaluations = problem.minimise(matrix, strength, max_iterations)
             head = problem.head(matrix)
             train_loss, train_accuracy = loss_and_accuracy(head.logits(train), train_labels)
             loss, accuracy = loss_and_accuracy(head.logits(validation), validation_labels)
             seconds = time.perf_counter() - started
-            path.append(ProbeStep(strength, train_loss, train_accuracy, loss, accuracy, seconds))
+            operations = evaluations * problem.operations
+            path.append(ProbeStep(strength, train_loss, train_accuracy, loss, accuracy, seconds, operations))
             heads.append(head)
             least = min(step.validation_loss for step in path)
             if len(path) > 3 and all(step.validation_loss > least for step in path[-3:]):
@@ -150,9 +155,11 @@ class _Problem:
             self._rotated = [chunk @ lift - shift for _, chunk in kept]
         self._parts = [slice(start, start + _CHUNK_ROWS) for start in range(0, rows, _CHUNK_ROWS)]
         self.shape = (basis.shape[1] + 1, self.num_classes)
+        # Of an evaluation: the logits, and the gradient, each a product over all rows.
+        self.operations = 4 * rows * (columns if self._rotated is None else basis.shape[1]) * self.num_classes
 
-    def minimise(self, start: Doubles, strength: float, max_iterations: int) -> Doubles:
-        """Return the minimum as a matrix of this problem's shape; its last row is the bias."""
+    def minimise(self, start: Doubles, strength: float, max_iterations: int) -> tuple[Doubles, int]:
+        """Return the minimum as a matrix of this problem's shape, its last row the bias, and how many evaluations."""
         curvature = self._eigenvalues / self.num_classes + strength
         scale = np.append(1 / np.sqrt(curvature), np.sqrt(self.num_classes))[:, None]
         found = minimize(
@@ -162,7 +169,7 @@ class _Problem:
             method="L-BFGS-B",
             options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-6},
         )
-        return np.asarray(found.x.reshape(self.shape) * scale)
+        return np.asarray(found.x.reshape(self.shape) * scale), int(found.nfev)
 
     def head(self, matrix: Doubles) -> LinearHead:
         """Turn a matrix in the eigenbasis into a head on raw features."""

@@ -157,6 +157,7 @@ def fit_head(
         history = [{"stage": stage, "epoch": n, **asdict(step)} for n, step in enumerate(path, 1)]
         best = min(path, key=lambda step: step.validation_loss)
         result["regularisation"] = best.regularisation
+        result["operations"] = sum(step.operations for step in path)
         detail = f"{counted(views, 'view')}; regularisation {best.regularisation:.1g} of {len(path)} by validation loss"
     seconds = time.perf_counter() - started
     result |= _stage(head.logits(validation[0]), validation[1], seconds)
@@ -362,7 +363,8 @@ def refit(
     if kept.step is None:
         views = recipe.plan.probe_views if recipe.plan else 1
         rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
-        head, _ = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
+        head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
+        stages["probe"]["refit_operations"] = path[0].operations
         set_classifier(network, head)
     else:
         _train_on(network, kept, data, recipe, weights, checkpoints)

@@ -1,0 +1,184 @@
+"""Where the time of a run went, and how far each stage is from its floor: the least that this computer could take.
+
+A floor is what the stage had to do, divided by the speed at which this computer does that and nothing else; `FLOORS`
+says of what, stage by stage. Speeds (`headstart.peaks`) are measured once the run is finished, so they change nothing
+in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any
+
+from torch import nn
+
+from headstart.console import Console
+from headstart.network.cut import boundary_of
+from headstart.network.summary import suffix_multiply_adds
+from headstart.peaks import Peaks, hashing_speed, together, writing_seconds
+from headstart.photos.catalog import Catalog
+from headstart.photos.loading import num_workers
+from headstart.photos.split import SPLITS
+from headstart.recipe import Recipe
+from headstart.run_folder import RunFolder
+from headstart.stopwatch import Stopwatch
+from headstart.training.stages import LEARNING, Kept, TrainingData, refit_epochs
+
+FLOORS = {
+    "scanning": "all photos' bytes at the speed of the same hash on a buffer in memory, in as many threads",
+    "decoding": "its views with nothing else to do; a part of embedding, given as thread-seconds / threads",
+    "embedding": "its views by the engine on pixels in memory, and decoding: both on a CPU, else the longer",
+    "probing": "4 x rows x features x classes for each evaluation of L-BFGS, at the peak of matrix products",
+    "planning": "none: it measures what this computer can do",
+    "fine-tuning": "6 x multiply-adds of what trains x photos x epochs at that peak; from pixels, and decoding",
+    "refitting": "the same of its photos and epochs; of a probe, as in probing",
+    "evaluation": "2 x multiply-adds x validation and test photos at that peak, and embedding what was not stored",
+    "writing": "one file as large as what the run folder holds, but for checkpoints",
+    "other": "none: building the network, reading its weights, splitting",
+    "total": "the sum, but for decoding",
+}
+# Something trained: the boundary before it, photos, epochs.
+Part = tuple[int, int, int]
+# A floor in seconds, and what it is of.
+Floor = tuple[float, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage of a run: its seconds, the floor under them (None where there is none), and what it had to do."""
+
+    stage: str
+    seconds: float
+    floor: float | None
+    remark: str
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times its floor the stage took; None where it has none or had nothing to do."""
+        return self.seconds / self.floor if self.floor else None
+
+
+def profile_run(
+    folder: RunFolder,
+    catalog: Catalog,
+    data: TrainingData,
+    network: nn.Module,
+    kept: Kept,
+    recipe: Recipe,
+    metrics: dict[str, Any],
+    watch: Stopwatch,
+) -> None:
+    """Measure the floors of a finished run, and add `profile` to its metrics: a dictionary for each stage."""
+    seconds, total = dict(watch.seconds), watch.elapsed
+    embedded = [done for done in data.embedder.passes if done.label not in SPLITS]
+    if embedded:
+        seconds["decoding"] = sum(done.decoding_seconds for done in embedded) / num_workers()
+    found = _floors(folder, catalog, data, network, kept, recipe, metrics["stages"])
+    epochs_seconds = sum(stage["seconds"] for stage in metrics["stages"].values() if "epochs" in stage)
+    if seconds.get("fine-tuning", 0.0) < epochs_seconds:
+        del found["fine-tuning"]  # the run was resumed: some of its epochs are not in its seconds
+    rows = profile_rows(seconds, found, total)
+    metrics["profile"] = [{**asdict(row), "ratio": row.ratio} for row in rows]
+    folder.write_metrics(metrics)
+
+
+def profile_rows(seconds: Mapping[str, float], floors: Mapping[str, Floor], total: float) -> list[Row]:
+    """Return a row for each stage, whether it was done or not, for what is in none of them, and for all."""
+    rows = []
+    for stage in list(FLOORS)[:-2]:
+        floor, remark = floors.get(stage, (None, "")) if stage in seconds else (None, "not done")
+        rows.append(Row(stage, seconds.get(stage, 0.0), floor, remark))
+    apart = [row for row in rows if row.stage != "decoding"]
+    rows.append(Row("other", total - sum(row.seconds for row in apart), None, ""))
+    return [*rows, Row("total", total, sum(row.floor or 0.0 for row in apart), "")]
+
+
+def tell_profile(metrics: dict[str, Any], console: Console) -> None:
+    """Print the profile that a run's metrics hold."""
+    if "profile" not in metrics:
+        console.say("Profile     none: the run was made without --profile")
+        return
+    fields = ("stage", "seconds", "floor", "remark")
+    console.say("\n" + profile_text([Row(*(row[name] for name in fields)) for row in metrics["profile"]]))
+
+
+def profile_text(rows: Sequence[Row]) -> str:
+    """Return a profile as an aligned table, and what its floors are."""
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    lines = [f"{'Profile':<11} {'seconds':>8} {'floor':>8} {'ratio':>7}"]
+    for row in rows:
+        line = f"{row.stage:<11} {row.seconds:>8.2f} {number(row.floor, '.3f'):>8} {number(row.ratio, '.1f'):>7}"
+        lines.append(f"{line}  {row.remark}".rstrip())
+    lines += ["", "Floors:", *(f"{stage:<11} {text}" for stage, text in FLOORS.items())]
+    if any(row.ratio is not None and row.ratio < 1 for row in rows):
+        lines.append("A ratio below 1: other programs were busier while the floors were measured than during the run.")
+    return "\n".join(lines)
+
+
+def training_work(parts: Sequence[Part], multiply_adds: Callable[[int], int]) -> tuple[int, int]:
+    """Return the floating-point operations of training, and the views decoded for it.
+
+    Args:
+        parts: what was trained: boundary, photos, epochs.
+        multiply_adds: of a photo's forward pass from a boundary; the backward pass takes twice as many.
+    """
+    operations = sum(3 * 2 * multiply_adds(boundary) * photos * epochs for boundary, photos, epochs in parts)
+    return operations, sum(photos * epochs for boundary, photos, epochs in parts if boundary == 0)
+
+
+def _floors(
+    folder: RunFolder,
+    catalog: Catalog,
+    data: TrainingData,
+    network: nn.Module,
+    kept: Kept,
+    recipe: Recipe,
+    stages: dict[str, Any],
+) -> dict[str, Floor]:
+    peaks = Peaks(data.embedder, [photo for split in SPLITS for photo in data.photos[split]], recipe.precision)
+    size = data.embedder.preprocessing.image_size
+    multiply_adds = cache(partial(suffix_multiply_adds, network, image_size=size))
+    embedded = [done for done in data.embedder.passes if done.label not in SPLITS]
+    evaluated = [done for done in data.embedder.passes if done.label in SPLITS]
+    views = sum(done.views for done in embedded)
+    epochs = [stage["epochs"] for stage in stages.values() if "epochs" in stage]  # of the steps, in their order
+    steps = zip(recipe.plan.steps if recipe.plan else (), epochs, strict=False)
+    tuned = [(boundary_of(network, step.unfreeze), len(data.photos["train"]), count) for step, count in steps]
+    refitted = [(kept.boundary, len(data.photos[LEARNING]), refit_epochs(kept.step.epochs))] if kept.step else []
+    probe, measured = stages.get("probe", {}), len(data.photos["validation"]) + len(data.photos["test"])
+
+    def training(parts: Sequence[Part], probing: int = 0) -> Floor:
+        operations, fresh = training_work(parts, multiply_adds)
+        decoding = fresh / peaks.decoding_speed((1,)) if fresh else 0.0
+        seconds = together(operations / peaks.training, decoding, peaks.trains_on_cpu) + probing / peaks.products
+        return _floor(seconds, (operations + probing) / 1e9, "GFLOP")
+
+    photo_bytes = sum((catalog.root / name).stat().st_size for name in catalog.photos["path"])
+    forward, run_bytes = 2 * multiply_adds(kept.boundary) * measured, folder_bytes(folder)
+    return {
+        "scanning": _floor(photo_bytes / hashing_speed(), photo_bytes / 1e6, "MB"),
+        "decoding": _floor(peaks.decoding(embedded), views, "views"),
+        "embedding": _floor(peaks.embedding(embedded), views, "views"),
+        "probing": training([], probe.get("operations", 0)),
+        "fine-tuning": training(tuned),
+        "refitting": training(refitted, probe.get("refit_operations", 0)),
+        "evaluation": (forward / peaks.training + peaks.embedding(evaluated), f"{measured:,} photos"),
+        "writing": _floor(writing_seconds(folder.path, run_bytes), run_bytes / 1e6, "MB"),
+    }
+
+
+def _floor(seconds: float, amount: float, unit: str) -> Floor:
+    form = ",.0f" if unit == "views" else ",.1f"
+    at_best = f", at best {amount / seconds:,.0f} {unit}/s" if seconds else ""
+    return seconds, f"{amount:{form}} {unit}{at_best}"
+
+
+def folder_bytes(folder: RunFolder) -> int:
+    """Return the bytes of a run folder's files, but for checkpoints, which are not written at its end."""
+    files = (path for path in folder.path.rglob("*") if folder.checkpoints not in path.parents)
+    return sum(path.stat().st_size for path in files if path.is_file())
