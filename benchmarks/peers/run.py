@@ -11,7 +11,7 @@ Each result is in the table as soon as it is there; the same command goes on wit
 python benchmarks/peers/run.py SETS --budgets 20s 1m 3m --repeats 3
 python benchmarks/peers/run.py SETS --report-only
 
-SETS is made by `benchmarks/sets.py`. Linux or macOS; the environments take about 25 GB on Linux.
+SETS is made by `benchmarks/sets.py`. Linux or macOS; the environments take about 30 GB on Linux.
 """
 
 from __future__ import annotations
