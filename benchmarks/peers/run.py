@@ -54,7 +54,9 @@ def main() -> None:
         failed = _run_missing(contestants, options)
     results = read(options.results)
     options.repeats = len({result.round for result in results})
-    write_report(results, everyone(options.budgets), options.sets, options.docs, _shown_command(options))
+    write_report(
+        results, everyone(options.budgets), options.sets, options.reference, options.docs, _shown_command(options)
+    )
     sys.exit(f"{failed} failed" if failed else 0)
 
 
@@ -70,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--environments", type=Path, default=cache, help=f"of the contestants ({cache})")
     parser.add_argument("--timeout", type=float, default=20, help="minutes for one contestant on one set (20)")
     parser.add_argument("--report-only", action="store_true", help="make the report of the results that are there")
+    parser.add_argument("--reference", default="headstart", help="whose time the others are compared with (headstart)")
     docs = Path(__file__).parents[2] / "docs"
     parser.add_argument("--docs", type=Path, default=docs, help="where benchmarks.md and benchmarks.png are (docs)")
     return parser.parse_args()
