@@ -19,7 +19,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 class Summary:
     """One contestant over all sets: means over the sets of medians over the rounds.
 
-    `ratio` is its time as a multiple of Headstart's, the geometric mean over the sets. Each is none where a set is
+    `ratio` is its time as a multiple of the reference's, the geometric mean over the sets. Each is none where a set is
     missing or has no such number. `peak_mib` is the greatest of all.
     """
 
@@ -31,9 +31,17 @@ class Summary:
 
 
 def write_report(
-    results: Sequence[Result], contestants: Sequence[Contestant], sets: Sequence[str], docs: Path, command: str
+    results: Sequence[Result],
+    contestants: Sequence[Contestant],
+    sets: Sequence[str],
+    reference: str,
+    docs: Path,
+    command: str,
 ) -> None:
-    """Put the tables into docs/benchmarks.md and the picture into docs/benchmarks.png."""
+    """Put the tables into docs/benchmarks.md and the picture into docs/benchmarks.png.
+
+    Times are also told as multiples of those of the contestant named `reference`.
+    """
     results = [result for result in results if result.set in sets]
     seen = {result.contestant for result in results}
     shown = [contestant for contestant in contestants if contestant.name in seen]
@@ -41,20 +49,21 @@ def write_report(
         note("no results yet, so no report")
         return
     sets = [name for name in sets if any(result.set == name for result in results)]
-    summaries = [_summary(contestant, results, sets) for contestant in shown]
+    summaries = [_summary(contestant, results, sets, reference) for contestant in shown]
+    told = next((contestant.label for contestant in shown if contestant.name == reference), reference)
     page = docs / "benchmarks.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    parts = [BEGIN, _facts(results, command), *_tables(results, shown, sets, summaries), END]
+    parts = [BEGIN, _facts(results, command), *_tables(results, shown, sets, summaries, told), END]
     page.write_text(before + "\n\n".join(parts) + after, encoding="utf-8")
     draw([_point(summary) for summary in summaries], len(sets), docs / "benchmarks.png")
     note(f"report: {page.name}, benchmarks.png")
 
 
-def _summary(contestant: Contestant, results: Sequence[Result], sets: Sequence[str]) -> Summary:
+def _summary(contestant: Contestant, results: Sequence[Result], sets: Sequence[str], reference: str) -> Summary:
     accuracies = [_median(_values(results, contestant.name, name, "test_accuracy")) for name in sets]
     seconds = [_median(_values(results, contestant.name, name, "seconds")) for name in sets]
-    ratios = [_median(_ratios(results, contestant.name, name)) for name in sets]
+    ratios = [_median(_ratios(results, contestant.name, reference, name)) for name in sets]
     peaks = [peak for name in sets for peak in _values(results, contestant.name, name, "peak_mib")]
     return Summary(
         contestant,
@@ -73,11 +82,11 @@ def _values(results: Sequence[Result], contestant: str, name: str, column: str) 
     return [getattr(result, column) for result in rounds if getattr(result, column) is not None]
 
 
-def _ratios(results: Sequence[Result], contestant: str, name: str) -> list[float]:
-    """Divide by Headstart's time round by round: what slowed a whole round cancels out."""
+def _ratios(results: Sequence[Result], contestant: str, reference: str, name: str) -> list[float]:
+    """Divide by the reference's time round by round: what slowed a whole round cancels out."""
     ours, theirs = (
         {result.round: result.seconds for result in results if (result.contestant, result.set) == (each, name)}
-        for each in (HEADSTART, contestant)
+        for each in (reference, contestant)
     )
     if None in theirs.values():
         return []
@@ -108,9 +117,13 @@ def _facts(results: Sequence[Result], command: str) -> str:
 
 
 def _tables(
-    results: Sequence[Result], shown: Sequence[Contestant], sets: Sequence[str], summaries: Sequence[Summary]
+    results: Sequence[Result],
+    shown: Sequence[Contestant],
+    sets: Sequence[str],
+    summaries: Sequence[Summary],
+    reference: str,
 ) -> list[str]:
-    header = ["", "test accuracy, %", "wall time, s", "time / Headstart's", "peak memory, MiB"]
+    header = ["", "test accuracy, %", "wall time, s", f"time / that of {reference}", "peak memory, MiB"]
     means = [
         [
             summary.contestant.label,

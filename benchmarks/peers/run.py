@@ -11,7 +11,7 @@ Each result is in the table as soon as it is there; the same command goes on wit
 python benchmarks/peers/run.py SETS --budgets 20s 1m 3m --repeats 3
 python benchmarks/peers/run.py SETS --report-only
 
-SETS is made by `benchmarks/sets.py`.
+SETS is made by `benchmarks/sets.py`. Linux or macOS; the environments take about 30 GB on Linux.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def main() -> None:
         failed = _run_missing(contestants, options)
     results = read(options.results)
     options.repeats = len({result.round for result in results})
-    write_report(results, everyone(options.budgets), options.sets, options.docs, _shown_command(options))
+    write_report(
+        results, everyone(options.budgets), options.sets, options.reference, options.docs, _shown_command(options)
+    )
     sys.exit(f"{failed} failed" if failed else 0)
 
 
@@ -70,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--environments", type=Path, default=cache, help=f"of the contestants ({cache})")
     parser.add_argument("--timeout", type=float, default=20, help="minutes for one contestant on one set (20)")
     parser.add_argument("--report-only", action="store_true", help="make the report of the results that are there")
+    parser.add_argument("--reference", default="headstart", help="whose time the others are compared with (headstart)")
     docs = Path(__file__).parents[2] / "docs"
     parser.add_argument("--docs", type=Path, default=docs, help="where benchmarks.md and benchmarks.png are (docs)")
     return parser.parse_args()
