@@ -327,10 +327,10 @@ def show(
         str | None, typer.Option(help="The photo whose views to show.", show_default="one drawn by the seed")
     ] = None,
     augmentation: Annotated[
-        AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="photo")
+        AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="strong")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Of the views, in pixels.", show_default="the default backbone's own")
+        int | None, typer.Option(help="Of the views, in pixels.", show_default="as training's")
     ] = None,
     resize_policy: Annotated[
         ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")

@@ -55,7 +55,7 @@ def show_samples(photos: str | Path, seed: int = 0) -> Picture:
 
 def show_views(
     photos: str | Path,
-    augmentation: Augmentation = "photo",
+    augmentation: Augmentation = "strong",
     *,
     photo: str | Path | None = None,
     image_size: int | None = None,
@@ -68,7 +68,7 @@ def show_views(
         photos: one photo, or what `show_samples` takes, from which the seed draws one.
         augmentation: the policy; see `headstart.photos.augmentation.augmented_view`.
         photo: the photo to take, by its path or its path within `photos`.
-        image_size: in pixels; the default backbone's own if left out.
+        image_size: in pixels; what training takes by default if left out.
         resize_policy: how the photo becomes a square.
         seed: of the recipe.
 
@@ -81,7 +81,8 @@ def show_views(
     recipe = Recipe.make(
         photos=str(photos), augmentation=augmentation, image_size=image_size, resize_policy=resize_policy, seed=seed
     )
-    preprocessing = backbone_named(recipe.backbone).preprocessing(recipe.resize_policy, recipe.image_size)
+    backbone = backbone_named(recipe.backbone)
+    preprocessing = backbone.preprocessing(recipe.resize_policy, recipe.image_size or backbone.transfer_size)
     path, title, image = _one_photo(photos, photo, seed, preprocessing.decode_short_side)
     digest = file_digest(path)
     cells = [(evaluation_view(image, preprocessing), "evaluation view")]

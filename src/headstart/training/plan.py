@@ -37,7 +37,7 @@ CLOSING_SECONDS = 4.0
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
 # training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it.
 EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
-EPOCHS_OF_LAST, UPDATES_OF_LAST = (5, 16), (130, 500)
+EPOCHS_OF_LAST, UPDATES_OF_LAST = (4, 16), (90, 500)
 MOST_EPOCHS = 60
 # What embedding the photos once may take of the budget, before they are made smaller.
 EMBEDDING_SHARE = 0.4
