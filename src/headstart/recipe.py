@@ -76,13 +76,17 @@ class Step(BaseModel):
 
 
 class Plan(BaseModel):
-    """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels."""
+    """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels.
+
+    `seconds` is the forecast for the whole run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int = Field(ge=32, le=1024)
     probe_views: int = Field(ge=1, le=64)
     steps: tuple[Step, ...]
+    seconds: float = Field(ge=0, description="forecast for the whole run")
 
 
 class Recipe(BaseModel):

@@ -130,8 +130,7 @@ def train(
 
         followed = recipe.plan is not None  # to the letter, however long it takes
         with watch.timing("planning"):
-            left = recipe.budget_seconds - watch.elapsed
-            plan = recipe.plan or same_for_all(plan_run(recipe, network, data, left, console))
+            plan = recipe.plan or same_for_all(plan_run(recipe, network, data, watch.elapsed, console))
         recipe = recipe.model_copy(update={"plan": plan})
         folder.begin(recipe, catalog)
 
@@ -167,6 +166,7 @@ def train(
             "test": test,
             "stages": stages,
             "kept": kept.told(),
+            "planned_seconds": plan.seconds,
             "catalog_digest": digest,
             "versions": versions(),
         }
@@ -319,9 +319,15 @@ def _told(run: Run, profile: bool, console: Console) -> Run:
     metrics = run.metrics
     console.say(f"Validation  accuracy {accuracy_text(metrics['validation'])}")
     console.say(f"Test        accuracy {accuracy_text(metrics['test'])}, macro F1 {metrics['test']['macro_f1']:.3f}")
-    console.say(f"Time        {metrics['seconds']['total']:.0f} s in all; headstart {__version__}")
+    console.say(f"Time        {_time_text(metrics)}; headstart {__version__}")
     console.say(f"Report      {run.folder / 'report.html'}")
     console.say(f"Classifier  {run.folder / 'classifier'}")
     if profile:
         tell_profile(metrics, console)
     return run
+
+
+def _time_text(metrics: dict[str, Any]) -> str:
+    """Say how long a run took, and how its forecast held."""
+    taken, planned = metrics["seconds"]["total"], metrics["planned_seconds"]
+    return f"{taken:.0f} s in all, {planned:.0f} s were forecast ({100 * (taken / planned - 1):+.0f}%)"

@@ -66,7 +66,7 @@ def test_what_is_given_is_kept_however_long_it_takes():
 
 def test_steps_share_the_time_that_is_left():
     steps = tuple(Step(unfreeze=part, epochs=1, num_views=1, seconds=seconds) for part, seconds in ((1, 10), (2, 30)))
-    plan = Plan(image_size=224, probe_views=1, steps=steps)
+    plan = Plan(image_size=224, probe_views=1, steps=steps, seconds=60)
     recipe = Recipe.make(photos="x", budget="100s", refit=False)
     assert time_limit(plan, 0, recipe, elapsed=56.0) == pytest.approx(10)  # 4 s are for the report
     assert time_limit(plan, 1, recipe, elapsed=56.0) == pytest.approx(40)

@@ -101,32 +101,47 @@ class Costs:
         return min(MOST_VIEWS, max(2, epochs), room)
 
 
-def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, seconds_left: float, console: Console) -> Plan:
+def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: float, console: Console) -> Plan:
     """Measure what embedding and training cost here, plan the run, and say what and why.
 
     Args:
         recipe: what it gives of depth, epochs and views is kept.
         network: to be trained.
         data: the photos, split and embedded.
-        seconds_left: of the budget; infinite where there is none.
+        elapsed: seconds since the run began.
         console: where the plan is told.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() - elapsed
     costs = _measured(recipe, data)
+    seconds_left = recipe.budget_seconds - elapsed
     probe_views = recipe.probe_views or costs.probe_views(seconds_left)
+    spoken_for = CLOSING_SECONDS
+    if not recipe.from_scratch:
+        spoken_for += costs.probe_seconds(probe_views, len(data.class_names))
     rungs: list[Rung] = []
     steps: list[Step] = []
     depths = ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,)
     for part in depths if recipe.unfreeze != 0 else ():
         rungs.append(_rung(part, recipe, network, data))
-        left = seconds_left - (time.perf_counter() - started)
-        spoken_for = costs.probe_seconds(probe_views, len(data.class_names)) + CLOSING_SECONDS
+        left = recipe.budget_seconds - (time.perf_counter() - started)
         steps = choose_steps(rungs, costs, left - spoken_for, recipe)
         if not steps or steps[-1].unfreeze != part:
             break  # deeper ones cost more still
-    plan = Plan(image_size=data.embedder.preprocessing.image_size, probe_views=probe_views, steps=tuple(steps))
+    plan = Plan(
+        image_size=data.embedder.preprocessing.image_size,
+        probe_views=probe_views,
+        steps=tuple(steps),
+        seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, rungs, costs), 1),
+    )
     _tell(plan, rungs, costs, seconds_left, recipe, console)
     return plan
+
+
+def _needed(steps: Sequence[Step], rungs: Sequence[Rung], costs: Costs) -> float:
+    """Return what steps take in all, with the refit of the last one."""
+    by_part = {rung.part: rung for rung in rungs}
+    refit = REFIT_COST * steps[-1].seconds if steps and costs.refit else 0.0
+    return sum(costs.seconds(step, by_part[step.unfreeze]) for step in steps) + refit
 
 
 def _measured(recipe: Recipe, data: TrainingData) -> Costs:
@@ -163,8 +178,7 @@ def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Re
         best: list[Step] = []
         for steps in _ever_longer(chosen, costs, recipe):
             shortest = best or steps
-            needed = sum(costs.seconds(step, rung) for step, rung in zip(steps, chosen, strict=True))
-            if needed + (REFIT_COST * steps[-1].seconds if costs.refit else 0) > seconds:
+            if _needed(steps, chosen, costs) > seconds:
                 break
             best = steps
         if best:
@@ -222,7 +236,8 @@ def _tell(
         )
     if rungs and not plan.steps:
         console.say("            no fine-tuning: it would take longer")
-    elif len(plan.steps) > 1:
+    console.say(f"            {plan.seconds:.0f} s in all")
+    if len(plan.steps) > 1:
         console.say("            a step that is not better on validation photos is undone, and ends the deepening")
 
 
