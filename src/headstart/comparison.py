@@ -12,6 +12,7 @@ import pandas as pd
 from headstart.atomic import write_table, write_text
 from headstart.console import Console
 from headstart.errors import HeadstartError
+from headstart.network.backbones import backbone_named
 from headstart.run import Run, train
 
 # What all three of the example's stages share: photos squashed to a square, its augmentation, Adam at a constant
@@ -100,6 +101,9 @@ def compare(
     for arm in ARMS:
         console.say(f"\n{arm.told} ({folder / arm.name})")
         chosen = {**arm.choices, **choices, "time_limit": time_limit, **overrides.get(arm.name, {})}
+        if arm.choices and chosen.get("image_size") is None:
+            # The example trains at each network's own size.
+            chosen["image_size"] = backbone_named(chosen.get("backbone") or "lite0").image_size
         runs.append((arm, train(photos, folder / arm.name, cache=cache, console=console, **chosen)))
 
     table = pd.DataFrame([_row(arm, run) for arm, run in runs])
