@@ -21,7 +21,7 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import HeadstartError, PhotoError
-from headstart.network.cut import ActivationsAt, last_boundary
+from headstart.network.cut import ActivationsAt, InFloat16, last_boundary
 from headstart.photos.augmentation import Augmentation, augmented_view
 from headstart.photos.catalog import no_problems, problem_table
 from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
@@ -143,7 +143,7 @@ class Embedder:
     def _store(self, images: Iterator[tuple[bytes, Pixels]], advance: Callable[[int], None]) -> None:
         if self._engine is None:
             size = self._preprocessing.image_size
-            self._engine = open_engine(self._choice, self._frozen, size, self._cache)
+            self._engine = open_engine(self._choice, InFloat16(self._frozen), size, self._cache)
         with ExitStack() as stack:
             writers = [stack.enter_context(shelf.writer()) for shelf in self.shelves.values()]
             for keys, outputs in self._engine.run(batched(images, self._engine.batch_size)):
