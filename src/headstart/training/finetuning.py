@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from headstart.atomic import written_whole
 from headstart.network.cut import set_trainable
+from headstart.network.folding import frozen_batch_norm_folded
 from headstart.photos.loading import ahead
 from headstart.training.hardware import Hardware, Precision, hardware, process_number, same_for_all
 from headstart.training.probe import Floats, Labels, loss_and_accuracy
@@ -178,7 +179,8 @@ def fine_tune(
         torch.manual_seed(int(draw.integers(2**31)))
         views = train.draw_views(number, draw)
         batches = _batches(train, draw.permutation(len(train)), views, settings.batch_size, where)
-        loss, accuracy = training.epoch(number, batches, train_labels, class_weights)
+        with frozen_batch_norm_folded(suffix):
+            loss, accuracy = training.epoch(number, batches, train_labels, class_weights)
         validated = loss_and_accuracy(suffix_logits(training.measured, validation), validation_labels)
         rate, seconds = training.last_learning_rate, time.perf_counter() - started
         progress.add(same_for_all(Epoch(number + 1, loss, accuracy, *validated, rate, seconds)))
