@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from headstart import HeadstartError
+from headstart.network.cut import InFloat16
 from headstart.training import engines as module
 from headstart.training.engines import choose_engine, open_engine
 
@@ -36,6 +37,27 @@ def test_outputs_come_in_order_with_their_tags_whatever_the_batch(name, tmp_path
         assert np.allclose(means, given.mean(axis=(1, 2)), atol=1e-3)
         assert np.allclose(corners[:, 0], 2.0 * given[:, :2, :2, 0], atol=1e-3)
     assert list(engine.run(iter([]))) == []
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_outputs_in_float16_are_what_the_store_would_make_of_them(name, tmp_path):
+    class Large(nn.Module):
+        """Channel means, and others far beyond float16's range on both sides."""
+
+        def forward(self, pixels):
+            means = pixels.mean(dim=(2, 3))
+            return means, (means - 127.5) * 1e6
+
+    def run(network):
+        engine = open_engine(choose_engine(name), network.eval(), 8, tmp_path)
+        [(_, outputs)] = engine.run([(0, PIXELS[:3])])
+        return outputs
+
+    limit = np.finfo(np.float16).max
+    plain, half = run(Large()), run(InFloat16(Large()))
+    for found, values in zip(half, plain, strict=True):
+        assert np.array_equal(found.astype(np.float16), np.clip(values, -limit, limit).astype(np.float16))
+    assert set(np.abs(half[1]).ravel()) == {limit}
 
 
 def test_a_converted_network_is_kept_and_found_again(tmp_path):

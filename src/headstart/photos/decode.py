@@ -127,6 +127,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, "white")
         rgb.paste(rgba, mask=rgba.getchannel("A"))
+    elif image.mode == "RGB":
+        rgb = image  # converting it would copy it, which takes a tenth of a small JPEG's decoding
     else:
         rgb = image.convert("RGB")
     return rgb

@@ -22,7 +22,7 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import HeadstartError, PhotoError
-from headstart.network.cut import ActivationsAt, last_boundary
+from headstart.network.cut import ActivationsAt, InFloat16, last_boundary
 from headstart.photos.augmentation import Augmentation, augmented_view
 from headstart.photos.catalog import no_problems, problem_table
 from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
@@ -229,7 +229,7 @@ class Embedder:
         # One at a time: a compiled network takes room, and boundaries are not gone back to.
         if self._open is None or self._open[0] != boundaries:
             frozen = ActivationsAt(self._network, boundaries, self.preprocessing)
-            engine = open_engine(self.choice, frozen, self.preprocessing.image_size, self.cache)
+            engine = open_engine(self.choice, InFloat16(frozen), self.preprocessing.image_size, self.cache)
             self._open = boundaries, engine
         return self._open[1]
 

@@ -49,7 +49,7 @@ class Engine(Protocol):
     batch_size: int
 
     def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
-        """Yield the float32 outputs of each (n, size, size, 3) uint8 batch, in order, with its tag."""
+        """Yield the float32 or float16 outputs of each (n, size, size, 3) uint8 batch, in order, with its tag."""
         ...
 
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from headstart.atomic import written_whole
 from headstart.evaluation.calibration import calibrated_log_loss
 from headstart.network.cut import set_trainable
+from headstart.network.folding import frozen_batch_norm_folded
 from headstart.photos.loading import ahead
 from headstart.training.hardware import Hardware, Precision, hardware, num_processes, process_number, same_for_all
 from headstart.training.probe import Floats, Labels
@@ -316,26 +317,27 @@ class _Training:
         set_trainable(self._suffix, settings.train_batch_norm)
         parameters = [value for value in self.changing.values() if value.requires_grad]
         loss_sum, correct, seen = 0.0, 0, 0
-        for step, (photos, batch) in enumerate(batches):
-            scale = _schedule(part[0] + (part[1] - part[0]) * step / self._steps_per_epoch, settings)
-            for group in self.optimiser.param_groups:
-                group["lr"] = group["peak"] * scale
-            target = torch.from_numpy(labels[photos]).to(where.device)
-            inputs, mixed = self._mix(where.place(batch), target)
-            with where.autocast():
-                logits = self._forward(inputs).float()
-            loss = F.cross_entropy(logits, mixed, class_weights, label_smoothing=settings.label_smoothing)
-            self.optimiser.zero_grad()
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self._scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            self._scaler.step(self.optimiser)
-            self._scaler.update()
-            if self._average:
-                self._average.update(self._suffix, step=number * self._steps_per_epoch + step)
-            loss_sum += float(loss.detach()) * len(photos)
-            correct += int((logits.argmax(dim=1) == target).sum())
-            seen += len(photos)
+        with frozen_batch_norm_folded(self._suffix):
+            for step, (photos, batch) in enumerate(batches):
+                scale = _schedule(part[0] + (part[1] - part[0]) * step / self._steps_per_epoch, settings)
+                for group in self.optimiser.param_groups:
+                    group["lr"] = group["peak"] * scale
+                target = torch.from_numpy(labels[photos]).to(where.device)
+                inputs, mixed = self._mix(where.place(batch), target)
+                with where.autocast():
+                    logits = self._forward(inputs).float()
+                loss = F.cross_entropy(logits, mixed, class_weights, label_smoothing=settings.label_smoothing)
+                self.optimiser.zero_grad()
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self._scaler.unscale_(self.optimiser)
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                self._scaler.step(self.optimiser)
+                self._scaler.update()
+                if self._average:
+                    self._average.update(self._suffix, step=number * self._steps_per_epoch + step)
+                loss_sum += float(loss.detach()) * len(photos)
+                correct += int((logits.argmax(dim=1) == target).sum())
+                seen += len(photos)
         self.last_learning_rate = settings.learning_rate * scale
         return loss_sum / seen, correct / seen
 

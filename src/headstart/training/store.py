@@ -160,8 +160,10 @@ class ShelfWriter:
         """
         if rows.shape != (len(keys), *self._shape):
             raise ValueError(f"rows of shape {rows.shape}; expected {(len(keys), *self._shape)}")
-        limit = float(np.finfo(np.float16).max)
-        half = np.ascontiguousarray(np.clip(rows, -limit, limit), dtype="<f2")
+        if rows.dtype != np.float16:
+            limit = float(np.finfo(np.float16).max)
+            rows = np.clip(rows, -limit, limit)
+        half = np.ascontiguousarray(rows, dtype="<f2")
         entries = np.empty(len(keys), _ENTRY)
         entries["key"] = keys
         entries["crc"] = [zlib.crc32(row.data) for row in half.reshape(len(keys), -1)]
