@@ -60,7 +60,19 @@ def refused(result: Result) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["demo"], ["compare"], ["predict"], ["evaluate"], ["show"], ["export"], ["report"], ["cache"]],
+    [
+        [],
+        ["train"],
+        ["demo"],
+        ["check"],
+        ["compare"],
+        ["predict"],
+        ["evaluate"],
+        ["show"],
+        ["export"],
+        ["report"],
+        ["cache"],
+    ],
 )
 def test_help_tells_what_a_command_does_without_heavy_imports(command):
     program = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import HeadstartError, PhotoError
 
 if TYPE_CHECKING:
+    from headstart.checking import PhotoReport, check
     from headstart.classifier import Classifier, load
     from headstart.comparison import compare
     from headstart.recipe import Recipe
@@ -24,9 +25,11 @@ __all__ = [
     "Classifier",
     "HeadstartError",
     "PhotoError",
+    "PhotoReport",
     "Recipe",
     "Run",
     "__version__",
+    "check",
     "compare",
     "load",
     "plot_history",
@@ -37,8 +40,10 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "headstart.classifier",
+    "check": "headstart.checking",
     "compare": "headstart.comparison",
     "load": "headstart.classifier",
+    "PhotoReport": "headstart.checking",
     "Recipe": "headstart.recipe",
     "plot_history": "headstart.report.pictures",
     "show_samples": "headstart.report.pictures",

@@ -265,6 +265,36 @@ def _train(
 
 
 @app.command()
+def check(
+    photos: Annotated[str, typer.Argument(help=PHOTOS_HELP)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for problems.csv.")] = Path(
+        "headstart-check"
+    ),
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="TARGET", help="Write a clean copy: a new folder, or a table where it ends in .csv."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when something severe is found.")] = False,
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what spoils training: broken files, copies, leaks, label conflicts, bad photos, shortcuts.
+
+    Your files are never changed; --fix writes a copy without the broken files, surplus copies and contradictory labels.
+    """
+    from headstart.checking import check as run_check
+    from headstart.console import Console
+
+    console = Console(quiet, sys.stderr if as_json else None)
+    report = run_check(photos, output, fix=fix, cache=cache, console=console)
+    if as_json:
+        print(json.dumps(report.told(), ensure_ascii=False))
+    if strict and report.severe:
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
     paths: Annotated[list[str], typer.Argument(help=PREDICT_HELP)],

@@ -39,6 +39,7 @@ class Catalog:
     `photos` has the columns path (relative to `root`, with forward slashes), label, split (train,
     validation, test, or "" where the user gave none) and digest (BLAKE2b of the file's bytes, 32 hex
     digits). `problems` has path, problem and detail. `ignored` counts what was passed over, by reason.
+    `class_depth` is how many folders stand above a class's folder; None where a table gave the labels.
     """
 
     root: Path
@@ -46,6 +47,7 @@ class Catalog:
     class_names: list[str]
     problems: pd.DataFrame = field(default_factory=lambda: no_problems())
     ignored: dict[str, int] = field(default_factory=dict)
+    class_depth: int | None = None
 
     @property
     def digest(self) -> str:
@@ -125,7 +127,7 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
             continue
         folders = []
         for entry in entries:
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 ignored["hidden files and folders"] += 1
             elif not _is_utf8(entry.name):
                 ignored["names that are not UTF-8"] += 1
@@ -164,7 +166,8 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Say whether a file or folder is one that programs and systems make for themselves."""
     return name.startswith(".") or name.casefold() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
@@ -188,7 +191,7 @@ def _read_folder(root: Path) -> Catalog:
     labels = [path.split("/", class_depth + 1)[class_depth] for path in inside]
     splits = [SPLIT_NAMES[path.split("/", 1)[0].casefold()] if split_layout else "" for path in inside]
     table = pd.DataFrame({"path": inside, "label": labels, "split": splits}, dtype=str)
-    return _checked(Catalog(root, table, [], ignored=dict(ignored)), str(root))
+    return _checked(Catalog(root, table, [], ignored=dict(ignored), class_depth=class_depth), str(root))
 
 
 def _read_table(path: Path) -> Catalog:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -76,6 +77,18 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
+class Decoded(NamedTuple):
+    """A decoded photo: upright RGB pixels, and the image as the file has it.
+
+    `source` is Pillow's own image, with the file's format, mode and EXIF data; its pixels may be reduced. `size` is the
+    width and height that the file says.
+    """
+
+    rgb: Image.Image
+    source: Image.Image
+    size: tuple[int, int]
+
+
 def decode(data: bytes, short_side: int) -> Image.Image:
     """Decode an image file to upright RGB.
 
@@ -86,6 +99,15 @@ def decode(data: bytes, short_side: int) -> Image.Image:
     Raises:
         PhotoError: with the reason, for anything that Pillow cannot decode whole.
     """
+    return decode_with_source(data, short_side).rgb
+
+
+def decode_with_source(data: bytes, short_side: int) -> Decoded:
+    """Decode as `decode` does, and keep what the file says about itself.
+
+    Raises:
+        PhotoError: as `decode` does.
+    """
     try:
         image = Image.open(io.BytesIO(data))
         width, height = image.size
@@ -95,8 +117,8 @@ def decode(data: bytes, short_side: int) -> Image.Image:
             image.draft(None, _draft_size(width, height, short_side))
         image.load()
         rgb = _to_rgb(image)
-        turn = _UPRIGHT.get(_orientation(image))
-        return rgb if turn is None else rgb.transpose(turn)
+        turn = _UPRIGHT.get(orientation(image))
+        return Decoded(rgb if turn is None else rgb.transpose(turn), image, (width, height))
     except PhotoError:
         raise
     except Image.DecompressionBombError:
@@ -112,7 +134,8 @@ def _draft_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(1, width * short_side // shorter), max(1, height * short_side // shorter)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8; 1 where there is none."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # The pixels are whole, whatever damage the EXIF data has.

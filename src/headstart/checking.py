@@ -1,0 +1,157 @@
+"""`headstart check`: an audit of photos, told, written as a table, and turned into a clean copy where wanted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from headstart.atomic import write_table
+from headstart.cache import cache_folder
+from headstart.console import Console
+from headstart.errors import HeadstartError, counted
+from headstart.photos.audit import audit
+from headstart.photos.catalog import Catalog
+from headstart.photos.clean import check_target, write_clean
+from headstart.photos.datasets import read_photos
+from headstart.photos.findings import COLUMNS, EVERYTHING, KINDS, NOTE, SEVERE, SEVERITIES, WARNING, left_out
+
+_TABLE = "problems.csv"
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class PhotoReport:
+    """What a check found: `problems` is the table of `audit`, which `table` names on disk."""
+
+    table: Path
+    problems: pd.DataFrame
+    photos: int
+    classes: int
+    clean: Path | None = None
+    clean_photos: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of problems of each severity."""
+        return {name: int((self.problems["severity"] == name).sum()) for name in SEVERITIES}
+
+    @property
+    def severe(self) -> bool:
+        """Whether something was found that would spoil what is trained or measured."""
+        return self.counts[SEVERE] > 0
+
+    def told(self) -> dict[str, Any]:
+        """Return it all as plain values, for JSON."""
+        return {
+            "photos": self.photos,
+            "classes": self.classes,
+            "counts": self.counts,
+            "table": str(self.table),
+            "clean": None if self.clean is None else {"path": str(self.clean), "photos": self.clean_photos},
+            "problems": self.problems.to_dict("records"),
+        }
+
+
+def check(
+    photos: str | Path,
+    output: str | Path = "headstart-check",
+    *,
+    fix: str | Path | None = None,
+    cache: str | Path | None = None,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> PhotoReport:
+    """Check photos and labels before training: broken files, copies, leaks, label conflicts, shortcuts and more.
+
+    Args:
+        photos: a folder with a folder per class, a table, or the name of a dataset; see `read_photos`.
+        output: the folder for `problems.csv`.
+        fix: a new folder, or a `.csv` file, for a clean copy without unreadable photos, surplus copies, leaks and
+            photos with contradictory labels. The photos themselves stay as they are.
+        cache: the cache folder; see `headstart.cache.cache_folder`.
+        quiet: whether to print nothing but warnings.
+        console: where to print; standard output unless told.
+
+    Raises:
+        HeadstartError: for all that `read_photos` refuses, and where `output` or `fix` would overwrite something.
+    """
+    console, table = console or Console(quiet), Path(output) / _TABLE
+    _refuse_other_tables(table)
+    if fix is not None:
+        check_target(Path(fix))
+    catalog = read_photos(photos, cache_folder(cache), console)
+    if fix is not None:
+        check_target(Path(fix), catalog)
+    _tell_catalog(catalog, console)
+    started = time.perf_counter()
+    problems = audit(catalog, console)
+    seconds = time.perf_counter() - started
+    rate = len(catalog.photos) / max(seconds, 1e-9)
+    console.say(f"Checked     {counted(len(catalog.photos), 'photo')} in {seconds:.1f} s ({rate:.0f} photos/s)")
+    try:
+        write_table(table, problems)
+    except OSError as error:
+        raise HeadstartError(f"-o {output}: cannot be written: {error.strerror}.", "Choose another with -o.") from None
+    report = PhotoReport(table, problems, len(catalog.photos), len(catalog.class_names))
+    _tell(report, console)
+    if fix is not None:
+        kept = write_clean(catalog, problems, Path(fix), console)
+        report = PhotoReport(table, problems, report.photos, report.classes, Path(fix), kept)
+        _tell_clean(report, console)
+    return report
+
+
+def _refuse_other_tables(table: Path) -> None:
+    """Keep the problems.csv of a run, which has other columns."""
+    if not table.exists():
+        return
+    with table.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline().strip()
+    if header != ",".join(COLUMNS):
+        raise HeadstartError(f"-o {table.parent}: holds a {_TABLE} of something else.", "Choose another with -o.")
+
+
+def _tell_catalog(catalog: Catalog, console: Console) -> None:
+    counts = catalog.photos["label"].value_counts()
+    console.say(
+        f"Photos      {counted(len(catalog.photos), 'photo')} in {counted(len(catalog.class_names), 'class')}, "
+        f"{counts.min():,} to {counts.max():,} a class ({catalog.root})"
+    )
+
+
+def _tell(report: PhotoReport, console: Console) -> None:
+    """Tell of every kind of problem found: the first few of each, of notes the first."""
+    for severity in SEVERITIES:
+        found = report.problems[report.problems["severity"] == severity]
+        if found.empty:
+            continue
+        console.say(f"\n{severity.capitalize()}")
+        named = _NAMED if severity != NOTE else 1
+        for problem, rows in found.groupby("problem", sort=False):
+            console.say(f"  {problem} ({len(rows):,})")
+            for path, detail in rows[["path", "detail"]].head(named).to_numpy(str):
+                console.say(f"    {'' if path == EVERYTHING else f'{path}: '}{detail}")
+            if len(rows) > named:
+                console.say(f"    and {len(rows) - named:,} more")
+            if severity != NOTE:
+                console.say(f"    -> {KINDS[str(problem)].suggestion}")
+    counts = report.counts
+    told = f"{counts[SEVERE]:,} severe, {counted(counts[WARNING], 'warning')}, {counted(counts[NOTE], 'note')}"
+    console.say(f"\nProblems    {told if len(report.problems) else 'none found'}")
+    console.say(f"Table       {report.table}")
+
+
+def _tell_clean(report: PhotoReport, console: Console) -> None:
+    gone = left_out(report.problems)
+    rows = report.problems[report.problems["path"].isin(gone) & report.problems["problem"].map(_leaves_out)]
+    reasons = rows.drop_duplicates("path")["problem"].value_counts(sort=False)
+    why = ", ".join(f"{count:,} {problem}" for problem, count in reasons.items())
+    console.say(f"Clean copy  {report.clean}: {counted(report.clean_photos, 'photo')}, without {why or 'none'}")
+
+
+def _leaves_out(problem: str) -> bool:
+    return KINDS[problem].left_out
