@@ -96,6 +96,13 @@ def test_a_budget_that_is_no_time_is_named(wrong):
         Recipe.make(photos="x", budget=wrong)
 
 
+def test_where_there_is_hardly_any_time_nothing_is_measured(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "_measured", lambda *arguments: pytest.fail("measured"))
+    run = headstart.train(photos, tmp_path / "run", image_size=64, budget="5s")
+    assert "the probe alone, nothing is measured" in capsys.readouterr().out
+    assert set(run.metrics["stages"]) == {"probe"} and run.metrics["kept"]["stage"] == "probe"
+
+
 def test_a_plan_goes_with_its_recipe_and_not_with_another_budget(photos, tmp_path, capsys):
     first = headstart.train(photos, tmp_path / "run", image_size=64, epochs=1, unfreeze="stage6", num_views=2)
     told = capsys.readouterr().out

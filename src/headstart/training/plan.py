@@ -28,6 +28,8 @@ MOST_VIEWS = 8
 # What refitting takes, as a share of the last step: epochs on a fifth more photos.
 REFIT_COST = 1.2 * REFIT_SHARE
 _SAMPLE = 64
+# With less than this there is no time to fine-tune, nor to measure how fast it would be.
+LEAST_SECONDS = 15.0
 # The probe gains from a plain and two augmented views (docs/experiments.md), if they take a small share of the time.
 PROBE_VIEWS, PROBE_SHARE = 3, 0.15
 # Of fitting and refitting the probe, for each view of a photo and each class (two cores).
@@ -112,8 +114,15 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         console: where the plan is told.
     """
     started = time.perf_counter() - elapsed
-    costs = _measured(recipe, data)
     seconds_left = recipe.budget_seconds - elapsed
+    size = data.embedder.preprocessing.image_size
+    if seconds_left < LEAST_SECONDS and recipe.unfreeze is None and recipe.epochs is None:
+        console.say(
+            f"Plan        {max(0, seconds_left):.0f} s left of {recipe.budget}: the probe alone, nothing is measured"
+        )
+        forecast = elapsed + CLOSING_SECONDS
+        return Plan(image_size=size, probe_views=recipe.probe_views or 1, steps=(), seconds=round(forecast, 1))
+    costs = _measured(recipe, data)
     probe_views = recipe.probe_views or costs.probe_views(seconds_left)
     spoken_for = CLOSING_SECONDS
     if not recipe.from_scratch:
@@ -128,7 +137,7 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         if not steps or steps[-1].unfreeze != part:
             break  # deeper ones cost more still
     plan = Plan(
-        image_size=data.embedder.preprocessing.image_size,
+        image_size=size,
         probe_views=probe_views,
         steps=tuple(steps),
         seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, rungs, costs), 1),
