@@ -106,9 +106,9 @@ def _embedded(options: argparse.Namespace, cache: Path) -> tuple[Catalog, Embedd
     identity = {"backbone": backbone.name, "weights": weights.identity}
     preprocessing = backbone.preprocessing("squash", options.image_size)
     boundaries = (last_boundary(network),)
-    embedder = Embedder(catalog.root, network, identity, boundaries, preprocessing, "none", 0, choose_engine(), cache)
+    embedder = Embedder(catalog.root, network, identity, preprocessing, "none", 0, choose_engine(), cache)
     note(f"embedding {len(catalog.photos):,} photos")
-    problems, _ = embedder.embed(_photos(catalog.photos), range(1), Console(quiet=True), "photos")
+    problems, _ = embedder.embed(_photos(catalog.photos), range(1), boundaries, Console(quiet=True), "photos")
     return catalog.without(problems), embedder
 
 

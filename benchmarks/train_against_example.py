@@ -74,7 +74,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        example = ["--head", "example", "--epochs", str(options.epochs_tuned), "--patience", str(options.epochs_tuned)]
+        epochs = str(options.epochs_tuned)
+        example = ["--head", "example", "--unfreeze", "1", "--epochs", epochs, "--patience", epochs, "--num-views", "4"]
+        example += ["--augmentation", "photo", "--batch-size", "32", "--no-refit"]
 
         def run_a(number: int) -> Result:
             return _headstart(options.photos, folder / f"a{number}", number, options.image_size, example)
@@ -118,7 +120,7 @@ def _headstart(photos: Path, folder: Path, seed: int, image_size: int, choices: 
         frozen_seconds=metrics["seconds"]["embedding"] + metrics["stages"][first]["seconds"],
         total_seconds=total,
         frozen_epochs=str(epochs[first]) if first == "example head" else first,
-        tuned_epochs=str(epochs["fine-tuning"]),
+        tuned_epochs=str(epochs[epochs.index.str.startswith("fine-tuning")].sum()),
         frozen_validation=metrics["stages"][first]["validation"]["accuracy"],
         validation=metrics["validation"]["accuracy"],
         test=metrics["test"]["accuracy"],
