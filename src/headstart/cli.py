@@ -240,9 +240,9 @@ def demo(
 ) -> None:
     """Run the whole main job on 1,797 handwritten digits, which come with the install.
 
-    The same as `headstart train digits -o headstart-demo`.
+    The same as `headstart train digits --budget 60s -o headstart-demo`.
     """
-    _train("digits", output, None, cache, quiet, as_json, {})
+    _train("digits", output, None, cache, quiet, as_json, {"budget": "60s"})
 
 
 def _train(
