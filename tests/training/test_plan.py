@@ -135,3 +135,11 @@ def test_a_resumed_run_follows_the_plan_that_was_made(photos, tmp_path, capsys, 
     run = headstart.train(photos, tmp_path / "run", budget="1h", **choices)
     assert "Plan  " not in capsys.readouterr().out
     assert (run.history["stage"] == "fine-tuning stage6").sum() == 2
+
+
+def test_time_that_no_step_can_use_goes_to_the_probe(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "PROBE_SHARE", 0.0)
+    monkeypatch.setattr(module, "choose_steps", lambda *arguments: [])
+    headstart.train(photos, tmp_path / "run", image_size=64, budget="5m")
+    told = capsys.readouterr().out
+    assert "a head on 3 views of each photo" in told and "no fine-tuning: it would take longer" in told

@@ -136,6 +136,11 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         steps = choose_steps(rungs, costs, left - spoken_for, recipe)
         if not steps or steps[-1].unfreeze != part:
             break  # deeper ones cost more still
+    if not steps and recipe.probe_views is None and not recipe.from_scratch:
+        # Time that no step can use is enough for the probe's views.
+        in_all = costs.probe_seconds(PROBE_VIEWS, len(data.class_names)) + CLOSING_SECONDS
+        if in_all < recipe.budget_seconds - (time.perf_counter() - started):
+            probe_views, spoken_for = PROBE_VIEWS, in_all
     plan = Plan(
         image_size=size,
         probe_views=probe_views,
