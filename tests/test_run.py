@@ -163,6 +163,8 @@ def test_the_example_head_and_a_table_of_paths(photos, tmp_path):
     run = headstart.train(tmp_path / "photos.csv", tmp_path / "run", head="example", unfreeze=1, **SMALL)
     assert set(run.metrics["stages"]) == {"example head", "fine-tuning last block"}
     assert (run.history["stage"] == "example head").sum() == 25
+    # It is not fitted again on validation photos, and says so.
+    assert run.classifier.training["training_photos"] == 18
 
 
 def test_rare_classes_weigh_more(tmp_path, capsys):

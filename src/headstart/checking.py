@@ -14,7 +14,6 @@ from headstart.cache import cache_folder
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
 from headstart.photos.audit import audit
-from headstart.photos.catalog import Catalog
 from headstart.photos.clean import check_target, write_clean
 from headstart.photos.datasets import read_photos
 from headstart.photos.findings import COLUMNS, EVERYTHING, KINDS, NOTE, SEVERE, SEVERITIES, WARNING, left_out
@@ -86,7 +85,7 @@ def check(
     catalog = read_photos(photos, cache_folder(cache), console)
     if fix is not None:
         check_target(Path(fix), catalog)
-    _tell_catalog(catalog, console)
+    console.say(catalog.told())
     started = time.perf_counter()
     problems = audit(catalog, console)
     seconds = time.perf_counter() - started
@@ -113,14 +112,6 @@ def _refuse_other_tables(table: Path) -> None:
         header = file.readline().strip()
     if header != ",".join(COLUMNS):
         raise HeadstartError(f"-o {table.parent}: holds a {_TABLE} of something else.", "Choose another with -o.")
-
-
-def _tell_catalog(catalog: Catalog, console: Console) -> None:
-    counts = catalog.photos["label"].value_counts()
-    console.say(
-        f"Photos      {counted(len(catalog.photos), 'photo')} in {counted(len(catalog.class_names), 'class')}, "
-        f"{counts.min():,} to {counts.max():,} a class ({catalog.root})"
-    )
 
 
 def _tell(report: PhotoReport, console: Console) -> None:

@@ -183,6 +183,11 @@ class Recipe(BaseModel):
         """Whether training starts from random weights: there is nothing to freeze, and no probe."""
         return self.weights == "none"
 
+    @property
+    def refits(self) -> bool:
+        """Whether what is chosen is fitted once more: what starts from a probe is, if wanted."""
+        return self.refit and self.head == "probe" and not self.from_scratch
+
     @classmethod
     def make(cls, **choices: Any) -> Recipe:
         """Make a recipe from choices; those that are None take their defaults, which depend on what trains.

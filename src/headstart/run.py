@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,6 @@ def train(
         catalog = _split(catalog, recipe, console)
         for sentence in advice(recipe, catalog, preprocessing.image_size):
             console.say(f"Advice      {sentence}")
-        folder.begin(recipe, catalog)
         data = TrainingData(catalog, embedder)
         class_weights = choose_class_weights(data, recipe, console)
 
@@ -137,9 +136,9 @@ def train(
         kept, history, stages = NOTHING_KEPT, list[dict[str, Any]](), dict[str, Any]()
         if not recipe.from_scratch:
             with watch.timing("embedding"), first_process_first():
-                embed_for_head(data, plan, recipe, console)
+                embed_for_head(data, recipe, console)
             with watch.timing("probing"):
-                head, kept, history, stages = fit_head(data, plan, recipe, class_weights, console)
+                head, kept, history, stages = fit_head(data, recipe, class_weights, console)
                 set_classifier(network, head)
         for number, step in enumerate(plan.steps):
             with watch.timing("embedding"), first_process_first():
@@ -155,7 +154,7 @@ def train(
 
         with watch.timing("evaluation"):
             validation, _ = evaluate(network, kept, data, "validation", console)
-        if recipe.refit:
+        if recipe.refits:
             with watch.timing("refitting"):
                 refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
         with watch.timing("evaluation"):
@@ -195,12 +194,7 @@ def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choic
 
 
 def _tell_photos(catalog: Catalog, console: Console) -> None:
-    counts = catalog.photos["label"].value_counts()
-    classes = counted(len(catalog.class_names), "class")
-    console.say(
-        f"Photos      {counted(len(catalog.photos), 'photo')} in {classes}, "
-        f"{counts.min():,} to {counts.max():,} a class ({catalog.root})"
-    )
+    console.say(catalog.told())
     for reason, count in sorted(catalog.ignored.items()):
         console.say(f"            ignored {reason}: {count:,}")
 
@@ -267,7 +261,7 @@ def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
         )
     rows = pd.DataFrame({"path": photos.loc[leaked, "path"]})
     rows["problem"], rows["detail"] = "leak", "the same bytes as a test or validation photo; not trained on"
-    catalog = Catalog(catalog.root, photos, catalog.class_names, catalog.problems, catalog.ignored).without(rows)
+    catalog = replace(catalog, photos=photos).without(rows)
     untrained = set(catalog.class_names) - set(catalog.photos.loc[catalog.photos["split"] == "train", "label"])
     if untrained:
         raise HeadstartError(
@@ -303,7 +297,7 @@ def _save(
         "recipe": {**choices, "weights": Path(recipe.weights).name},
         "kept": metrics["kept"],
         **{split: {name: metrics[split][name] for name in brief} for split in ("validation", "test")},
-        "training_photos": int(catalog.photos["split"].isin(SPLITS[: 1 + recipe.refit]).sum()),
+        "training_photos": int(catalog.photos["split"].isin(SPLITS[: 1 + recipe.refits]).sum()),
     }
     Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine).save(
         folder.classifier

@@ -58,6 +58,14 @@ class Catalog:
             fingerprint.update("\t".join(row).encode() + b"\n")
         return fingerprint.hexdigest()
 
+    def told(self) -> str:
+        """Say in a line how many photos there are, in how many classes, and where."""
+        counts = self.photos["label"].value_counts()
+        return (
+            f"Photos      {counted(len(self.photos), 'photo')} in {counted(len(self.class_names), 'class')}, "
+            f"{counts.min():,} to {counts.max():,} a class ({self.root})"
+        )
+
     def without(self, problems: pd.DataFrame) -> Catalog:
         """Return the catalog without the photos named in `problems`, and those added to its problems."""
         kept = self.photos[~self.photos["path"].isin(set(problems["path"]))].reset_index(drop=True)

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from headstart.atomic import written_whole
-from headstart.evaluation.calibration import calibrated_log_loss
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.network.cut import set_trainable
 from headstart.network.folding import frozen_batch_norm_folded
 from headstart.photos.loading import ahead
@@ -188,9 +188,7 @@ def fine_tune(
         loss, accuracy = training.epoch(part, number, batches, train_labels, class_weights)
         validated = math.nan, math.nan
         if validation is not None:
-            logits = suffix_logits(training.measured, validation)
-            right = float((logits.argmax(axis=1) == validation_labels).mean())
-            validated = calibrated_log_loss(logits, validation_labels), right
+            validated = calibrated_loss_and_accuracy(suffix_logits(training.measured, validation), validation_labels)
         rate, seconds = training.last_learning_rate, time.perf_counter() - started
         progress.add(same_for_all(Epoch(number + 1, loss, accuracy, *validated, rate, seconds)), part[1])
         on_epoch(progress.history[-1])

@@ -167,7 +167,7 @@ def _measured(recipe: Recipe, data: TrainingData) -> Costs:
         embedded_per_second=math.inf if recipe.from_scratch else data.embedder.speed(sample),
         decoded_per_second=data.embedder.decoding_speed(sample),
         free_bytes=shutil.disk_usage(data.embedder.cache).free,
-        refit=recipe.refit,
+        refit=recipe.refits,
     )
 
 
@@ -191,7 +191,7 @@ def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Re
     for chosen in ladders:
         best: list[Step] = []
         for steps in _ever_longer(chosen, costs, recipe):
-            shortest = best or steps
+            shortest = steps
             if _needed(steps, chosen, costs) > seconds:
                 break
             best = steps
@@ -278,7 +278,7 @@ def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float
     if recipe.budget == "none" or recipe.epochs is not None:
         return None
     ahead = sum(step.seconds for step in plan.steps[number:])
-    if recipe.refit:
+    if recipe.refits:
         ahead += REFIT_COST * plan.steps[-1].seconds
     left = recipe.budget_seconds - elapsed - CLOSING_SECONDS
     return max(1.0, left * plan.steps[number].seconds / ahead)

@@ -15,12 +15,12 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import counted
-from headstart.evaluation.calibration import calibrated_log_loss
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.evaluation.metrics import measure, prediction_table, softmax, wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.photos.catalog import Catalog
 from headstart.photos.split import SPLITS
-from headstart.recipe import Part, Plan, Recipe, Step
+from headstart.recipe import Part, Recipe, Step
 from headstart.training.embedding import Embedder, Photo
 from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import (
@@ -129,29 +129,35 @@ class Kept:
 NOTHING_KEPT = Kept("random weights", 0, 0.0)
 
 
-def embed_for_head(data: TrainingData, plan: Plan, recipe: Recipe, console: Console) -> None:
+def head_views(recipe: Recipe) -> int:
+    """Return how many views of each photo the head is fitted on."""
+    if recipe.head == "example":
+        return recipe.num_views or EXAMPLE_VIEWS
+    return recipe.plan.probe_views if recipe.plan else 1
+
+
+def embed_for_head(data: TrainingData, recipe: Recipe, console: Console) -> None:
     """Embed the views that the head is fitted on."""
-    views = (recipe.num_views or EXAMPLE_VIEWS) if recipe.head == "example" else plan.probe_views
-    split = LEARNING if recipe.refit else "train"
-    embed_views(data, split, data.embedder.features_boundary, views, console)
+    split = LEARNING if recipe.refits else "train"
+    embed_views(data, split, data.embedder.features_boundary, head_views(recipe), console)
 
 
 def fit_head(
-    data: TrainingData, plan: Plan, recipe: Recipe, weights: Floats, console: Console
+    data: TrainingData, recipe: Recipe, weights: Floats, console: Console
 ) -> tuple[LinearHead, Kept, list[dict[str, Any]], dict[str, Any]]:
     """Fit a linear head on the stored features: the probe, or the Keras example's head."""
     started = time.perf_counter()
     labels, validation = data.labels["train"], (data.features("validation"), data.labels["validation"])
     result: dict[str, Any] = {}
+    views = head_views(recipe)
     if recipe.head == "example":
-        num_classes, views = len(data.class_names), recipe.num_views or EXAMPLE_VIEWS
+        num_classes = len(data.class_names)
         settings = ExampleHead(recipe.example_epochs, recipe.example_batch_size, recipe.example_learning_rate)
         rows = data.feature_views(views)
         head, epochs = fit_example_head(rows, labels, *validation, num_classes, recipe.seed, settings)
         stage, history = "example head", _stage_history("example head", epochs)
         detail = f"batch normalisation, dropout 0.2, dense; Adam, {recipe.example_epochs} epochs"
     else:
-        views = plan.probe_views
         head, path = fit_probe(data.features("train", views), np.tile(labels, views), *validation, weights)
         stage = "probe"
         history = [{"stage": stage, "epoch": n, **asdict(step)} for n, step in enumerate(path, 1)]
@@ -171,7 +177,7 @@ def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recip
     """Embed what a step trains on and is validated on; from pixels there is nothing to embed."""
     boundary = boundary_of(network, step.unfreeze)
     if boundary:
-        embed_views(data, LEARNING if recipe.refit else "train", boundary, step.num_views, console)
+        embed_views(data, LEARNING if recipe.refits else "train", boundary, step.num_views, console)
         embed_views(data, "validation", boundary, 1, console)
 
 
@@ -224,13 +230,17 @@ def set_classifier(network: nn.Module, head: LinearHead) -> None:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned suffix: its step, its states before and after, what it measured, and its history."""
+    """A fine-tuned suffix: its step, its states before and after, what it measured, and its history.
+
+    `logits` are those of the validation photos with the state after.
+    """
 
     suffix: nn.Module
     step: Step
     boundary: int
     start: State
     end: State
+    logits: Floats
     stage: str
     stages: dict[str, Any]
     history: list[dict[str, Any]]
@@ -288,13 +298,14 @@ def tune_suffix(
         console.say(f"            {stopped}")
     load_state(trainable, end)
     stage = "from scratch" if recipe.from_scratch else f"fine-tuning {step_name(step.unfreeze)}"
-    result = _stage(suffix_logits(trainable, validation), labels, taken) | {
+    logits = suffix_logits(trainable, validation)
+    result = _stage(logits, labels, taken) | {
         "epochs": len(epochs),
         "stopped": stopped,
         "parameters": count,
         "photos_per_second": len(train) * len(epochs) / taken,
     }
-    return Tuned(trainable, step, boundary, start, end, stage, {stage: result}, _stage_history(stage, epochs))
+    return Tuned(trainable, step, boundary, start, end, logits, stage, {stage: result}, _stage_history(stage, epochs))
 
 
 def fine_tuning(recipe: Recipe, epochs: int, seconds: float | None = None) -> FineTuning:
@@ -327,15 +338,16 @@ def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console
     """
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
     shares = (1.0,) if recipe.keep == "last" or recipe.from_scratch else (0.0, *INTERPOLATION_SHARES, 1.0)
-    losses, accuracies = {}, {}
+    measured = {}
     for share in shares:
-        load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-        logits = suffix_logits(tuned.suffix, rows)
-        losses[share] = calibrated_log_loss(logits, labels)
-        accuracies[share] = float((logits.argmax(axis=1) == labels).mean())
-    share = min(losses, key=lambda candidate: losses[candidate])
+        logits = tuned.logits
+        if share < 1:
+            load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
+            logits = suffix_logits(tuned.suffix, rows)
+        measured[share] = calibrated_loss_and_accuracy(logits, labels)
+    share = min(measured, key=lambda candidate: measured[candidate][0])
     load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-    accuracy, photos = accuracies[share], counted(len(labels), "photo")
+    accuracy, photos = measured[share][1], counted(len(labels), "photo")
     if share == 0:
         console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
         return before
@@ -357,11 +369,9 @@ def refit(
     console: Console,
 ) -> None:
     """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs."""
-    if "probe" not in stages:
-        return
     started = time.perf_counter()
     if kept.step is None:
-        views = recipe.plan.probe_views if recipe.plan else 1
+        views = head_views(recipe)
         rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
         head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
         stages["probe"]["refit_operations"] = path[0].operations
