@@ -42,7 +42,7 @@ def main() -> None:
         for number in range(options.repeats):
             note(f"round {number + 1} of {options.repeats}")
             measured[_READING].append(_timed(lambda: examine(catalog, Console(quiet=True)))[0])
-            times, problems = _timed(lambda: audit(catalog))
+            times, problems = _timed(lambda: audit(catalog).problems)
             measured["the whole audit"].append(times)
     count = len(catalog.photos)
     rows = []

@@ -1,18 +1,38 @@
-"""What the Keras example advises, said where a recipe goes against it.
+"""What to bear in mind: the Keras example's advice, where a recipe goes against it, and how to read the numbers.
 
 That blocks train whole or not at all is no advice here: boundaries lie between blocks only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from headstart.network.backbones import backbone_named
+from headstart.network.weights import IMAGENET
 from headstart.photos.catalog import Catalog
 from headstart.recipe import Recipe
 
 _LARGE_PARAMETERS = 8_000_000
 _PHOTOS_FOR_LARGE = 5_000
+# ImageNet's names for its classes, and for the files in them.
+_SYNSET = re.compile(r"n\d{8}(?!\d)")
+
+
+def notes(recipe: Recipe, catalog: Catalog) -> Iterator[str]:
+    """Yield what to bear in mind when reading the numbers, a sentence each.
+
+    Args:
+        recipe: the choices.
+        catalog: the photos.
+    """
+    named = sum(1 for name in catalog.class_names if _SYNSET.match(name))
+    part_of_imagenet = re.search(r"stanford[-_]?dogs|imagenet", recipe.photos.casefold()) is not None
+    if recipe.weights == IMAGENET and (part_of_imagenet or 2 * named > len(catalog.class_names)):
+        yield (
+            "These photos seem to be a part of ImageNet (Stanford Dogs is), and the pretrained weights have seen "
+            "ImageNet, perhaps test photos of yours among it: expect less on new photos."
+        )
 
 
 def advice(recipe: Recipe, catalog: Catalog, image_size: int) -> Iterator[str]:

@@ -1,11 +1,12 @@
-"""`headstart check`: an audit of photos, told, written as a table, and turned into a clean copy where wanted."""
+"""Checking photos: `headstart check`, which also writes a clean copy, and what `train` checks by itself."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,13 +14,35 @@ from headstart.atomic import write_table
 from headstart.cache import cache_folder
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
-from headstart.photos.audit import audit
+from headstart.photos.audit import Audit, audit
+from headstart.photos.catalog import Catalog
 from headstart.photos.clean import check_target, write_clean
 from headstart.photos.datasets import read_photos
-from headstart.photos.findings import COLUMNS, EVERYTHING, KINDS, NOTE, SEVERE, SEVERITIES, WARNING, left_out
+from headstart.photos.duplicates import MOST_COMPARED_BY_FEATURES
+from headstart.photos.findings import (
+    COLUMNS,
+    EVERYTHING,
+    KINDS,
+    NOTE,
+    SEVERE,
+    SEVERITIES,
+    WARNING,
+    Finding,
+    finding_table,
+    left_out,
+)
+from headstart.photos.split import SPLITS
+
+if TYPE_CHECKING:
+    from headstart.run_folder import RunFolder
+    from headstart.training.embedding import Embedder
+    from headstart.training.probe import Floats
+    from headstart.training.stages import TrainingData
 
 _TABLE = "problems.csv"
 _NAMED = 3
+# Of the probe's regularisation, where none was chosen.
+_USUAL_STRENGTH = 0.03
 
 
 @dataclass(frozen=True)
@@ -36,7 +59,7 @@ class PhotoReport:
     @property
     def counts(self) -> dict[str, int]:
         """The number of problems of each severity."""
-        return {name: int((self.problems["severity"] == name).sum()) for name in SEVERITIES}
+        return severity_counts(self.problems)
 
     @property
     def severe(self) -> bool:
@@ -87,7 +110,7 @@ def check(
         check_target(Path(fix), catalog)
     console.say(catalog.told())
     started = time.perf_counter()
-    problems = audit(catalog, console)
+    problems = audit(catalog, console).problems
     seconds = time.perf_counter() - started
     rate = len(catalog.photos) / max(seconds, 1e-9)
     console.say(f"Checked     {counted(len(catalog.photos), 'photo')} in {seconds:.1f} s ({rate:.0f} photos/s)")
@@ -102,6 +125,86 @@ def check(
         report = PhotoReport(table, problems, report.photos, report.classes, Path(fix), kept)
         _tell_clean(report, console)
     return report
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the check at the beginning of a run found; nothing where it was switched off."""
+
+    audit: Audit | None = None
+
+    @property
+    def facts(self) -> pd.DataFrame | None:
+        """The facts of each photo."""
+        return None if self.audit is None else self.audit.facts
+
+    @cached_property
+    def originals(self) -> dict[str, str]:
+        """By each photo's digest, the one that stands for all copies of its picture."""
+        return {} if self.audit is None else self.audit.originals
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """The number of problems of each severity."""
+        return None if self.audit is None else severity_counts(self.audit.problems)
+
+    def problems_of(self, catalog: Catalog) -> pd.DataFrame:
+        """Return all problems as a table; where nothing was checked, those that the catalog has by itself."""
+        if self.audit is not None:
+            return self.audit.problems
+        return finding_table(Finding(*row) for row in catalog.problems[["path", "problem", "detail"]].to_numpy(str))
+
+
+NOT_CHECKED = Checked()
+
+
+def check_photos(catalog: Catalog, embedder: Embedder | None, console: Console) -> Checked:
+    """Check photos by what `check` looks at, and by their features where they are embedded; say what was found."""
+    from headstart.training.stages import photos_of
+
+    started = time.perf_counter()
+    found = audit(catalog, console)
+    if embedder is not None and len(found.facts) <= MOST_COMPARED_BY_FEATURES:
+        features = embedder.features(photos_of(found.facts), [0])
+        found = found.compared(catalog.root, features.take(slice(0, len(features))))
+    problems, seconds = found.problems, time.perf_counter() - started
+    console.say(f"Checked     {_counts_text(severity_counts(problems))}, in {seconds:.1f} s (problems.csv)")
+    told = problems[(problems["severity"] == SEVERE) & ~problems["path"].isin(catalog.problems["path"])]
+    for problem, rows in told.groupby("problem", sort=False):
+        first = rows.iloc[0]
+        console.warn(f"{problem} ({len(rows):,}): {first['path']}: {first['detail']}. {KINDS[str(problem)].suggestion}")
+    return Checked(found)
+
+
+def suspect_labels(
+    folder: RunFolder, data: TrainingData, stages: dict[str, Any], weights: Floats, console: Console
+) -> dict[str, int]:
+    """Write the photos whose labels look wrong as `label_issues.csv`, and return their numbers for the metrics."""
+    from headstart.evaluation.label_errors import find_label_issues
+
+    started = time.perf_counter()
+    strength = stages.get("probe", {}).get("regularisation", _USUAL_STRENGTH)
+    table, likely = find_label_issues(data, strength, weights)
+    write_table(folder.label_issues, table)
+    seconds, photos = time.perf_counter() - started, sum(len(data.photos[split]) for split in SPLITS)
+    console.say(
+        f"Labels      {likely:,} of {photos:,} are likely wrong, in {seconds:.1f} s (label_issues.csv; fill in its "
+        "column label and train again with --labels)"
+        if likely
+        else f"Labels      none of {photos:,} is likely wrong, in {seconds:.1f} s"
+    )
+    return {"photos": photos, "listed": len(table), "suspects": likely}
+
+
+def severity_counts(problems: pd.DataFrame) -> dict[str, int]:
+    """Return the number of problems of each severity."""
+    return {name: int((problems["severity"] == name).sum()) for name in SEVERITIES}
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    if not any(counts.values()):
+        return "no problems found"
+    return f"{counts[SEVERE]:,} severe, {counted(counts[WARNING], 'warning')}, {counted(counts[NOTE], 'note')}"
 
 
 def _refuse_other_tables(table: Path) -> None:
@@ -130,9 +233,7 @@ def _tell(report: PhotoReport, console: Console) -> None:
                 console.say(f"    and {len(rows) - named:,} more")
             if severity != NOTE:
                 console.say(f"    -> {KINDS[str(problem)].suggestion}")
-    counts = report.counts
-    told = f"{counts[SEVERE]:,} severe, {counted(counts[WARNING], 'warning')}, {counted(counts[NOTE], 'note')}"
-    console.say(f"\nProblems    {told if len(report.problems) else 'none found'}")
+    console.say(f"\nProblems    {_counts_text(report.counts)}")
     console.say(f"Table       {report.table}")
 
 

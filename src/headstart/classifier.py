@@ -1,14 +1,15 @@
 """The artefact: a classifier as a folder, and its use.
 
 `classifier.json` holds class names, preprocessing, backbone, versions and how it was trained;
-`weights.safetensors` the network under timm's names; `selftest.safetensors` a few inputs and the logits they
+`weights.safetensors` the network under timm's names, with its temperature built into the classifier;
+`rejection.safetensors` what a photo is accepted or rejected by; `selftest.safetensors` a few inputs and the logits they
 gave, which are compared on loading; `README.md` a model card. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,7 +25,9 @@ from torch import nn
 from headstart.atomic import folder_written_whole, write_json, write_text
 from headstart.errors import HeadstartError, PhotoError, listed
 from headstart.evaluation.metrics import Probabilities, softmax
-from headstart.network.backbones import Normalise, backbone_named, build
+from headstart.evaluation.rejection import Rejection, distances_to
+from headstart.network.backbones import backbone_named, build
+from headstart.network.cut import last_boundary, prefix
 from headstart.photos.decode import decode, read_bytes
 from headstart.photos.loading import ahead, batched
 from headstart.photos.views import Pixels, Preprocessing, evaluation_view
@@ -40,11 +43,17 @@ _TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says of one photo: its probabilities (num_classes,), or why it could not be read."""
+    """What the classifier says of one photo: its probabilities (num_classes,), or why it could not be read.
+
+    `accepted` says whether its label is to be trusted, and `strangeness` is the higher the less so; None from a
+    classifier that does not know when to reject.
+    """
 
     path: str
     probabilities: Floats | None
     error: str = ""
+    accepted: bool | None = None
+    strangeness: float | None = None
 
 
 class Classifier:
@@ -57,6 +66,7 @@ class Classifier:
         backbone: its name in the table of backbones.
         training: how it was trained and what it measured; JSON values.
         engine: what to run on.
+        rejection: when a prediction is accepted.
     """
 
     def __init__(
@@ -67,12 +77,14 @@ class Classifier:
         backbone: str,
         training: dict[str, Any],
         engine: Literal["auto", "openvino", "torch"] = "auto",
+        rejection: Rejection | None = None,
     ) -> None:
         self.network = network.eval()
         self.class_names = class_names
         self.preprocessing = preprocessing
         self.backbone = backbone
         self.training = training
+        self.rejection = rejection
         self.engine_choice = choose_engine(engine)
         self._engine: Engine | None = None
         self._selftest: tuple[Pixels, Floats] | None = None
@@ -87,9 +99,10 @@ class Classifier:
         """Classify photo files.
 
         Returns:
-            A row a photo in the order given: path, label, probability (0 to 1), error ("" where it could be
-            read), then label_2, probability_2 and so on up to `top_k` or the number of classes. A photo that
-            cannot be read has its reason in `error` and no label.
+            A row a photo in the order given: path, label, probability (0 to 1), accepted (False where the label is
+            likely wrong, or the photo is of none of the classes), error ("" where it could be read), then label_2,
+            probability_2 and so on up to `top_k` or the number of classes. A photo that cannot be read has its reason
+            in `error` and no label.
         """
         paths = [photos] if isinstance(photos, str | Path) else list(photos)
         return prediction_rows(list(self.stream(paths)), self.class_names, top_k)
@@ -133,11 +146,12 @@ class Classifier:
                     waiting.append(None)
                     yield path, view
 
-        for tags, probabilities in self._run(readable()):
-            for path, row in zip(tags, probabilities, strict=True):
+        for tags, probabilities, features in self._run(readable()):
+            accepted, strangeness = self._accepted(probabilities, features)
+            for path, row, trusted, strange in zip(tags, probabilities, accepted, strangeness, strict=True):
                 while (failed := waiting.pop(0)) is not None:
                     yield failed
-                yield Prediction(path, row)
+                yield Prediction(path, row, "", trusted, strange)
         yield from (failed for failed in waiting if failed is not None)
 
     def save(self, folder: Path) -> None:
@@ -148,6 +162,9 @@ class Classifier:
             save_file(tensors, draft / "weights.safetensors")
             selftest = {"pixels": torch.from_numpy(pixels), "logits": torch.from_numpy(logits)}
             save_file(selftest, draft / "selftest.safetensors")
+            if self.rejection is not None:
+                directions = torch.from_numpy(self.rejection.directions)
+                save_file({"directions": directions}, draft / "rejection.safetensors")
             write_json(
                 draft / "classifier.json",
                 {
@@ -155,6 +172,7 @@ class Classifier:
                     "class_names": self.class_names,
                     "backbone": self.backbone,
                     "preprocessing": self.preprocessing.model_dump(mode="json"),
+                    "rejection": self.rejection.settings() if self.rejection else None,
                     "versions": versions(),
                     "training": self.training,
                 },
@@ -204,13 +222,21 @@ class Classifier:
         return str(path), evaluation_view(photo, self.preprocessing)
 
     def _probabilities_of(self, views: Iterable[Pixels]) -> Probabilities:
-        parts = [rows for _, rows in self._run(enumerate(views))]
+        parts = [rows for _, rows, _ in self._run(enumerate(views))]
         return np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), np.float32)
 
-    def _run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[list[Tag], Probabilities]]:
+    def _run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[list[Tag], Probabilities, Floats]]:
         engine = self._open_engine()
-        for tags, (logits,) in engine.run(batched(images, engine.batch_size)):
-            yield tags, softmax(logits)
+        for tags, (logits, features) in engine.run(batched(images, engine.batch_size)):
+            yield tags, softmax(logits), features
+
+    def _accepted(self, probabilities: Probabilities, features: Floats) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Say for each photo whether to accept its label, and how strange it is; None where that is not known."""
+        if self.rejection is None:
+            return [None] * len(features), [None] * len(features)
+        confidence, distances = probabilities.max(axis=1), distances_to(self.rejection.directions, features)
+        accepted = self.rejection.accepts(confidence, distances)
+        return accepted.tolist(), self.rejection.strangeness(confidence, distances).tolist()
 
     def _open_engine(self) -> Engine:
         if self._engine is None:
@@ -221,7 +247,7 @@ class Classifier:
             engine = open_engine(self.engine_choice, whole, size, cache_folder())
             if self._selftest is not None:
                 pixels, expected = self._selftest
-                found = [rows for _, (rows,) in engine.run(batched(enumerate(pixels), engine.batch_size))]
+                found = [rows for _, (rows, _) in engine.run(batched(enumerate(pixels), engine.batch_size))]
                 name = f"engine {self.engine_choice.name}"
                 _compare(np.concatenate(found), expected, name, _TOLERANCE[self.engine_choice.precision])
             self._engine = engine
@@ -229,16 +255,17 @@ class Classifier:
 
 
 class _Whole(nn.Module):
-    """The whole network behind its normalisation: pixels in 0-255 to a tuple of logits."""
+    """The whole network behind its normalisation: pixels in 0-255 to logits, and to the pooled features below them."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.normalise = Normalise(preprocessing)
-        self.network = network
+        self.features = prefix(network, last_boundary(network), preprocessing)
+        self.classifier = network.get_submodule("classifier")
         self.eval().requires_grad_(False)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
-        return (self.network(self.normalise(pixels)),)
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.features(pixels)
+        return self.classifier(features), features
 
 
 def load(folder: str | Path, engine: Literal["auto", "openvino", "torch"] = "auto") -> Classifier:
@@ -266,6 +293,7 @@ def load(folder: str | Path, engine: Literal["auto", "openvino", "torch"] = "aut
             record["backbone"],
             record["training"],
             engine,
+            _read_rejection(path, record.get("rejection")),
         )
         with safe_open(path / "selftest.safetensors", "numpy") as file:
             classifier._selftest = file.get_tensor("pixels"), file.get_tensor("logits")
@@ -282,6 +310,12 @@ def load(folder: str | Path, engine: Literal["auto", "openvino", "torch"] = "aut
     return classifier
 
 
+def _read_rejection(path: Path, settings: dict[str, Any] | None) -> Rejection | None:
+    if settings is None:
+        return None
+    return Rejection.read(settings, load_file(path / "rejection.safetensors")["directions"].numpy())
+
+
 def prediction_rows(predictions: list[Prediction], class_names: list[str], top_k: int) -> pd.DataFrame:
     """Make the table of `Classifier.predict`."""
     shown = max(1, min(top_k, len(class_names)))
@@ -289,17 +323,18 @@ def prediction_rows(predictions: list[Prediction], class_names: list[str], top_k
     rows: list[list[Any]] = []
     for prediction in predictions:
         if prediction.probabilities is None:
-            rows.append([prediction.path, None, None, prediction.error, *[None] * (2 * (shown - 1))])
+            rows.append([prediction.path, None, None, None, prediction.error, *[None] * (2 * (shown - 1))])
             continue
         order = np.argsort(-prediction.probabilities, kind="stable")[:shown]
         best = [(names[i], float(prediction.probabilities[i])) for i in order]
         rest = [value for pair in best[1:] for value in pair]
-        rows.append([prediction.path, *best[0], "", *rest])
-    columns = ["path", "label", "probability", "error"]
+        rows.append([prediction.path, *best[0], prediction.accepted, "", *rest])
+    columns = ["path", "label", "probability", "accepted", "error"]
     columns += [f"{kind}_{rank}" for rank in range(2, shown + 1) for kind in ("label", "probability")]
     table = pd.DataFrame(rows, columns=columns, dtype=object)
     # All rows may lack a value: the types must not depend on that.
-    return table.astype({name: "float64" for name in columns if name.startswith("probability")})
+    kinds = {name: "float64" for name in columns if name.startswith("probability")}
+    return table.astype({**kinds, "accepted": "boolean"})
 
 
 def versions() -> dict[str, str]:

@@ -132,6 +132,19 @@ def train(
     resize_policy: Annotated[
         ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A table of corrected labels: a run's label_issues.csv, filled in.")
+    ] = None,
+    check: Annotated[
+        bool | None, typer.Option(help="Look for bad photos, copies and wrong labels.", show_default="check")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(help="Of the predictions that are accepted, 0 to 1.", show_default="0.95"),
+    ] = None,
+    outsiders: Annotated[
+        Path | None, typer.Option(help="A folder of photos of none of the classes, to test rejection on.")
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Time for the whole run: 90s, 5m, 1h; none: as long as it takes.", show_default="5m"),

@@ -121,7 +121,7 @@ def _parquet(draft: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
     def append(table: pd.DataFrame) -> None:
         nonlocal writer, schema
         if schema is None:
-            kinds = {"float64": pyarrow.float64()}
+            kinds = {"float64": pyarrow.float64(), "boolean": pyarrow.bool_()}
             schema = pyarrow.schema(
                 [(name, kinds.get(str(kind), pyarrow.string())) for name, kind in table.dtypes.items()]
             )

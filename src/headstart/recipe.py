@@ -27,6 +27,7 @@ _TIME = re.compile(r"(?!0+(\.0*)?[smh])\d+(\.\d*)?[smh]")
 # With any of these replaced, a plan no longer fits.
 _PLANNED_FROM = {
     "photos",
+    "labels",
     "budget",
     "backbone",
     "weights",
@@ -99,6 +100,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     photos: str
+    labels: str | None = Field(None, description="a table of corrected labels")
+    check: bool = Field(True, description="look for what is wrong with photos and labels")
+    outsiders: str | None = Field(None, description="a folder of photos of none of the classes, to test rejection on")
     backbone: str = "lite0"
     weights: str = Field("imagenet", description="imagenet, none (training from scratch) or a file")
     image_size: int | None = Field(None, ge=32, le=1024, description="pixels")
@@ -115,6 +119,7 @@ class Recipe(BaseModel):
     head: Literal["probe", "example"] = "probe"
     probe_views: int | None = Field(None, ge=1, le=64, description="of each photo, for the probe")
     class_weights: Literal["auto", "none", "balanced"] = "auto"
+    min_accuracy: float = Field(0.95, gt=0, lt=1, description="of the predictions that are accepted")
 
     example_epochs: int = Field(25, ge=1, le=1000, description="of the example's head; so the next two")
     example_batch_size: int = Field(64, ge=1, le=4096)

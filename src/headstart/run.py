@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +14,23 @@ import torch
 from torch import nn
 
 from headstart import __version__
-from headstart.advice import advice
+from headstart.advice import advice, notes
 from headstart.atomic import write_table
 from headstart.cache import cache_folder
+from headstart.checking import NOT_CHECKED, check_photos, suspect_labels
 from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
+from headstart.evaluation.judging import judge, measure_test, settle
 from headstart.evaluation.metrics import accuracy_text
+from headstart.evaluation.outsiders import measure_outsiders, outsider_photos
+from headstart.evaluation.rejection import Rejection
+from headstart.evaluation.slices import accuracy_by_slice
+from headstart.machine import machine
 from headstart.network.backbones import backbone_named, build
 from headstart.network.weights import IMAGENET, NONE, Weights, load_weights
 from headstart.photos.catalog import Catalog
+from headstart.photos.corrections import corrected
 from headstart.photos.datasets import absolute_source, read_photos
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
 from headstart.photos.views import Preprocessing
@@ -40,7 +48,6 @@ from headstart.training.stages import (
     choose_class_weights,
     embed_for_head,
     embed_step,
-    evaluate,
     fit_head,
     history_table,
     keep,
@@ -103,7 +110,7 @@ def train(
     store, watch = cache_folder(cache), Stopwatch()
     with open_run_folder(Path(output), recipe) as folder:
         with first_process_first(), watch.timing("scanning"):
-            catalog = read_photos(recipe.photos, store, console)
+            catalog = _read(recipe, store, console)
         if same_for_all(folder.finished(catalog)):
             console.say(f"{folder.path} is finished already; this is what it holds.")
             return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), profile, console)
@@ -121,7 +128,10 @@ def train(
         _tell_network(recipe, weights, embedder, console)
         with watch.timing("embedding"), first_process_first():
             catalog = _embed_photos(catalog, embedder, recipe, console)
-        catalog = _split(catalog, recipe, console)
+        with watch.timing("checking"):
+            features = None if recipe.from_scratch else embedder
+            found = check_photos(catalog, features, console) if recipe.check else NOT_CHECKED
+        catalog = _split(catalog, recipe, found.originals, console)
         for sentence in advice(recipe, catalog, preprocessing.image_size):
             console.say(f"Advice      {sentence}")
         data = TrainingData(catalog, embedder)
@@ -131,9 +141,9 @@ def train(
         with watch.timing("planning"):
             plan = recipe.plan or same_for_all(plan_run(recipe, network, data, watch.elapsed, console))
         recipe = recipe.model_copy(update={"plan": plan})
-        folder.begin(recipe, catalog)
+        folder.begin(recipe, catalog, found)
 
-        kept, history, stages = NOTHING_KEPT, list[dict[str, Any]](), dict[str, Any]()
+        head, kept, history, stages = None, NOTHING_KEPT, list[dict[str, Any]](), dict[str, Any]()
         if not recipe.from_scratch:
             with watch.timing("embedding"), first_process_first():
                 embed_for_head(data, recipe, console)
@@ -153,24 +163,37 @@ def train(
         write_table(folder.history, history_table(history))
 
         with watch.timing("evaluation"):
-            validation, _ = evaluate(network, kept, data, "validation", console)
+            judgement = judge(network, kept, data, recipe.min_accuracy, console)
         if recipe.refits:
             with watch.timing("refitting"):
-                refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
+                head = refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
         with watch.timing("evaluation"):
-            test, predictions = evaluate(network, kept, data, "test", console)
+            rejection = settle(network, kept, data, judgement, console)
+            measured, predictions = measure_test(network, kept, data, judgement, rejection, head, console)
         write_table(folder.predictions, predictions)
         metrics = {
-            "validation": validation,
-            "test": test,
+            "validation": judgement.metrics,
+            **measured,
+            "slices": accuracy_by_slice(predictions, found.facts, catalog.class_depth),
             "stages": stages,
             "kept": kept.told(),
+            "checked": found.counts,
+            "notes": list(notes(recipe, catalog)),
             "planned_seconds": plan.seconds,
             "catalog_digest": digest,
             "versions": versions(),
+            "machine": machine(),
         }
+        if recipe.check and not recipe.from_scratch:
+            with watch.timing("checking"):
+                metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, console)
+        classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics)
+        if recipe.outsiders is not None:
+            with watch.timing("evaluation"):
+                outsiders = measure_outsiders(classifier, recipe.outsiders, predictions, console)
+            metrics["rejection"]["outsiders"] = outsiders
         with watch.timing("writing"):
-            _save(folder, network, preprocessing, catalog, recipe, metrics, watch)
+            _save(folder, classifier, metrics, watch)
         if profile and process_number() == 0:
             profile_run(folder, catalog, data, network, kept, recipe, metrics, watch)
         return _told(Run(folder.path, metrics), profile, console)
@@ -182,6 +205,9 @@ def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choic
         choices = {**choices, "photos": absolute_source(photos)}
     if str(choices.get("weights") or IMAGENET) not in (IMAGENET, NONE):
         choices = {**choices, "weights": str(Path(choices["weights"]).expanduser().resolve())}
+    for name in ("labels", "outsiders"):
+        if choices.get(name) is not None:
+            choices = {**choices, name: str(Path(choices[name]).expanduser().resolve())}
     if isinstance(recipe, Recipe):
         return recipe.changed(**choices)
     if recipe is not None:
@@ -191,6 +217,18 @@ def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choic
             "no photos given; expected a folder, a table or the name of a dataset.", "headstart train PHOTOS"
         )
     return Recipe.make(**choices)
+
+
+def _read(recipe: Recipe, store: Path, console: Console) -> Catalog:
+    """Read the photos, with their labels corrected."""
+    catalog = read_photos(recipe.photos, store, console)
+    if recipe.outsiders is not None:
+        outsider_photos(recipe.outsiders)  # now, rather than when all is done
+    if recipe.labels is None:
+        return catalog
+    catalog, changed = corrected(catalog, recipe.labels)
+    console.say(f"Labels      {counted(changed, 'label')} corrected by {recipe.labels}")
+    return catalog
 
 
 def _tell_photos(catalog: Catalog, console: Console) -> None:
@@ -250,8 +288,9 @@ def _embed_photos(catalog: Catalog, embedder: Embedder, recipe: Recipe, console:
     return readable
 
 
-def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
-    photos = split_photos(catalog.photos, recipe.seed, recipe.validation_fraction, recipe.test_fraction)
+def _split(catalog: Catalog, recipe: Recipe, originals: Mapping[str, str], console: Console) -> Catalog:
+    fractions = recipe.validation_fraction, recipe.test_fraction
+    photos = split_photos(catalog.photos, recipe.seed, *fractions, originals)
     # Where the user gave a test split but no validation split, training photos are dealt out to it.
     given = [name for name in SPLITS[1:] if (catalog.photos["split"] == name).any()]
     leaked = leaked_into_training(photos)
@@ -277,33 +316,35 @@ def _split(catalog: Catalog, recipe: Recipe, console: Console) -> Catalog:
     return catalog
 
 
-def _save(
-    folder: RunFolder,
+def _classifier(
     network: nn.Module,
     preprocessing: Preprocessing,
     catalog: Catalog,
+    rejection: Rejection,
     recipe: Recipe,
     metrics: dict[str, Any],
-    watch: Stopwatch,
-) -> None:
-    """Write the classifier, the pictures and the report, and last the metrics."""
-    from headstart.report.page import write_report
-    from headstart.report.plots import write_confusion_plot, write_history_plot
-
+) -> Classifier:
     brief = ("photos", "accuracy", "accuracy_interval", "macro_f1", "log_loss")
     # Where the photos and a file of weights lie is the user's own business: a classifier is passed on.
-    choices = recipe.model_dump(mode="json", exclude={"photos", "plan"}, exclude_none=True)
+    private = {"photos", "labels", "outsiders", "plan"}
+    choices = recipe.model_dump(mode="json", exclude=private, exclude_none=True)
     training = {
         "recipe": {**choices, "weights": Path(recipe.weights).name},
         "kept": metrics["kept"],
         **{split: {name: metrics[split][name] for name in brief} for split in ("validation", "test")},
         "training_photos": int(catalog.photos["split"].isin(SPLITS[: 1 + recipe.refits]).sum()),
     }
-    Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine).save(
-        folder.classifier
-    )
+    return Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine, rejection)
+
+
+def _save(folder: RunFolder, classifier: Classifier, metrics: dict[str, Any], watch: Stopwatch) -> None:
+    """Write the classifier, the pictures and the report, and last the metrics."""
+    from headstart.report.page import write_report
+    from headstart.report.plots import write_confusion_plot, write_history_plot
+
+    classifier.save(folder.classifier)
     write_history_plot(pd.read_csv(folder.history), folder.curves)
-    write_confusion_plot(metrics["test"]["confusion_matrix"], catalog.class_names, folder.confusion)
+    write_confusion_plot(metrics["test"]["confusion_matrix"], classifier.class_names, folder.confusion)
     metrics["seconds"] = {**watch.seconds, "total": watch.elapsed}
     write_report(folder, metrics)
     folder.write_metrics(metrics)
@@ -313,12 +354,23 @@ def _told(run: Run, profile: bool, console: Console) -> Run:
     metrics = run.metrics
     console.say(f"Validation  accuracy {accuracy_text(metrics['validation'])}")
     console.say(f"Test        accuracy {accuracy_text(metrics['test'])}, macro F1 {metrics['test']['macro_f1']:.3f}")
+    if "rejection" in metrics:
+        console.say(f"            {_trust_text(metrics)}")
     console.say(f"Time        {_time_text(metrics)}; headstart {__version__}")
     console.say(f"Report      {run.folder / 'report.html'}")
     console.say(f"Classifier  {run.folder / 'classifier'}")
     if profile:
         tell_profile(metrics, console)
     return run
+
+
+def _trust_text(metrics: dict[str, Any]) -> str:
+    """Say what the test accuracy is to be compared with, and what is accepted."""
+    accepted, majority = metrics["rejection"]["test"], metrics["majority"]
+    text = f"always {majority['class']}: {100 * majority['accuracy']:.1f}%; accepted {100 * accepted['coverage']:.0f}%"
+    if accepted["accuracy"] is not None:
+        text += f" of the photos, of which {100 * accepted['accuracy']:.1f}% right"
+    return text
 
 
 def _time_text(metrics: dict[str, Any]) -> str:

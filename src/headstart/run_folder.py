@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from headstart.atomic import write_json, write_table, write_text
+from headstart.checking import Checked
 from headstart.errors import HeadstartError, listed
 from headstart.photos.catalog import Catalog
 from headstart.recipe import Recipe
@@ -26,6 +27,8 @@ class RunFolder:
         self.recipe = path / "recipe.toml"
         self.catalog = path / "catalog.csv"
         self.problems = path / "problems.csv"
+        self.facts = path / "facts.csv"
+        self.label_issues = path / "label_issues.csv"
         self.history = path / "history.csv"
         self.metrics = path / "metrics.json"
         self.predictions = path / "predictions.csv"
@@ -56,11 +59,13 @@ class RunFolder:
             return recipe
         return recipe.model_copy(update={"plan": Recipe.read(self.recipe).plan})
 
-    def begin(self, recipe: Recipe, catalog: Catalog) -> None:
-        """Write the recipe, the catalog and its problems: from here on the run can be resumed."""
+    def begin(self, recipe: Recipe, catalog: Catalog, found: Checked) -> None:
+        """Write the recipe, the catalog and what was found wrong with it: from here on the run can be resumed."""
         write_text(self.recipe, recipe.to_toml())
         write_table(self.catalog, catalog.photos)
-        write_table(self.problems, catalog.problems)
+        write_table(self.problems, found.problems_of(catalog))
+        if found.facts is not None:
+            write_table(self.facts, found.facts)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read `metrics.json`."""

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from headstart.evaluation.metrics import accuracy_text, measure, prediction_table, softmax, wilson_interval
+from headstart.evaluation.metrics import (
+    accuracy_text,
+    compared,
+    macro_f1_interval,
+    mcnemar_p_value,
+    measure,
+    prediction_table,
+    softmax,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +73,32 @@ def test_the_prediction_table():
 def test_accuracy_in_words():
     metrics = {"accuracy": 0.912, "accuracy_interval": [0.87, 0.942], "photos": 1270}
     assert accuracy_text(metrics) == "91.2% (95% interval 87.0 to 94.2, 1,270 photos)"
+
+
+def test_the_interval_of_macro_f1_holds_it_and_narrows_with_photos():
+    confusion = np.array([[8, 2, 0], [1, 9, 0], [0, 3, 7]])
+    low, high = macro_f1_interval(confusion)
+    f1 = 2 * np.diag(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))
+    assert low < f1.mean() < high and high - low > 0.1
+    narrow_low, narrow_high = macro_f1_interval(100 * confusion)
+    assert narrow_low < f1.mean() < narrow_high and narrow_high - narrow_low < (high - low) / 8
+
+
+def test_a_class_without_photos_does_not_count():
+    assert macro_f1_interval(np.array([[5, 0], [0, 0]])) == (1.0, 1.0)
+
+
+def test_mcnemar_against_the_exact_binomial():
+    assert mcnemar_p_value(0, 0) == 1.0
+    assert mcnemar_p_value(0, 10) == pytest.approx(2 / 2**10)
+    assert mcnemar_p_value(5, 5) == 1.0
+
+
+def test_a_comparison_says_whether_the_photos_suffice():
+    first, second = np.zeros(40, bool), np.zeros(40, bool)
+    second[:12] = True
+    found = compared("the head alone", first, "fine-tuning all", second)
+    assert (found["only_first"], found["only_second"]) == (0, 12) and found["p_value"] < 0.001
+    assert "more than chance" in found["told"]
+    first[:11] = True
+    assert "too few photos to tell the two apart, 40" in compared("a", first, "b", second)["told"]

@@ -11,7 +11,7 @@ from making import make_scenes, scene
 
 
 def problems_of(root):
-    table = audit(read_catalog(root))
+    table = audit(read_catalog(root)).problems
     return sorted(zip(table["path"], table["problem"], table["severity"], strict=True))
 
 
@@ -53,7 +53,7 @@ def test_a_class_saved_in_another_way_is_found(tmp_path, planted):
             photo = image.copy()
         photo = {"size": photo.resize((320, 240)), "grey": photo.convert("L"), "quality": photo}[planted]
         photo.save(path, quality=8 if planted == "quality" else 92)
-    (found,) = [row for row in audit(read_catalog(root)).itertuples() if row.path == "bee"]
+    (found,) = [row for row in audit(read_catalog(root)).problems.itertuples() if row.path == "bee"]
     fact, severity, accuracy = {
         "size": ("resolution", "severe", "1.00"),
         "grey": ("colour", "severe", "1.00"),
@@ -83,7 +83,7 @@ def test_no_photo_can_be_read(tmp_path):
 
 @pytest.mark.shared
 def test_files_that_break_image_code_are_sorted_by_what_ails_them(shared):
-    table = audit(read_catalog(shared / "nasty"))
+    table = audit(read_catalog(shared / "nasty")).problems
     depends_on_pillow = ["must_not_decode/libjpeg_turbo__monkey12.jpg", "must_not_decode/pillow_tests__ultrahdr.jpg"]
     table = table[~table["path"].isin(depends_on_pillow)]
     found = {problem: rows["path"].tolist() for problem, rows in table.groupby("problem")}

@@ -9,14 +9,16 @@ from headstart.console import Console
 from headstart.photos import duplicates
 from headstart.photos.audit import examine, facts_table
 from headstart.photos.catalog import read_catalog
-from headstart.photos.duplicates import MOST_BITS, candidate_pairs, duplicate_findings
+from headstart.photos.duplicates import MOST_BITS, candidate_pairs, duplicate_findings, near_copies
 from making import make_scenes, scene
 
 
 def found_in(root):
     catalog = read_catalog(root)
     facts = facts_table(catalog, examine(catalog, Console(quiet=True))[0])
-    return sorted((found.path, found.problem, found.detail) for found in duplicate_findings(catalog.root, facts))
+    pairs, findings = near_copies(catalog.root, facts)
+    findings += duplicate_findings(facts, pairs)
+    return sorted((found.path, found.problem, found.detail) for found in findings)
 
 
 @pytest.fixture

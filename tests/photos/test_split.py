@@ -204,3 +204,14 @@ def test_training_photo_that_is_also_in_the_test_split_of_the_user_is_marked():
     leak = copied(test.iloc[[0, 4]]).assign(split="train")
     result = split_of(pd.concat([train, test, leak], ignore_index=True))
     assert result.loc[leaked_into_training(result), "path"].tolist() == leak["path"].tolist()
+
+
+def test_copies_of_one_picture_stay_together():
+    photos = photos_of({"ant": 30, "bee": 30})
+    ants = photos.loc[photos["label"] == "ant", "digest"].tolist()
+    originals = {digest: min(ants[place // 3 * 3 : place // 3 * 3 + 3]) for place, digest in enumerate(ants)}
+    split = split_photos(photos, 0, 0.15, 0.15, originals)
+    groups = split[split["label"] == "ant"].groupby(split["digest"].map(originals))["split"].nunique()
+    assert len(groups) == 10 and (groups == 1).all()
+    assert set(split.loc[split["label"] == "ant", "split"]) == set(SPLITS)
+    assert not split.equals(split_of(photos))

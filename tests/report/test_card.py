@@ -10,5 +10,6 @@ def test_the_card_names_classes_as_people_read_them():
         backbone="lite0",
         preprocessing=BACKBONES["lite0"].preprocessing("crop"),
         training={},
+        rejection=None,
     )
     assert "a probability for each class: `Japanese spaniel`, `toy terrier`." in model_card(classifier)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
+from headstart.evaluation.metrics import Probabilities
 from headstart.training.probe import loss_and_accuracy
 
 Logits = npt.NDArray[np.float32]
@@ -15,20 +17,28 @@ Labels = npt.NDArray[np.int64]
 
 # Beyond these, validation photos are all right or all wrong, and say nothing of temperatures.
 _LEAST, _MOST = 0.05, 20.0
+_MOST_BINS = 15
 
 
-def fit_temperature(logits: Logits, labels: Labels) -> float:
+def fit_temperature(logits: Logits, labels: Labels, spread: float = math.inf) -> float:
     """Return the temperature at which logits are the least wrong in cross-entropy: above 1, they were too sure.
 
     Args:
         logits: (n, num_classes), of photos that were not trained on.
         labels: (n,) true class indices.
+        spread: the standard deviation of the temperature's logarithm before anything is seen (mean 0). A few photos
+            that are all right would else make any probability certain.
 
     Returns:
         A number from 0.05 to 20.
     """
+
+    def cost(exponent: float) -> float:
+        loss = loss_and_accuracy(logits / math.exp(exponent), labels)[0]
+        return loss + (exponent / spread) ** 2 / (2 * len(labels))
+
     found = minimize_scalar(
-        lambda exponent: loss_and_accuracy(logits / math.exp(exponent), labels)[0],
+        cost,
         bounds=(math.log(_LEAST), math.log(_MOST)),
         method="bounded",
     )
@@ -42,3 +52,26 @@ def calibrated_loss_and_accuracy(logits: Logits, labels: Labels) -> tuple[float,
     varies less from one small set of photos to another than accuracy does.
     """
     return loss_and_accuracy(logits / fit_temperature(logits, labels), labels)
+
+
+def calibration_error(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
+    """Measure how far the probability of the predicted class is from how often it is right.
+
+    The expected calibration error (Naeini et al., 2015) over at most 15 bins with equally many photos each, ten at
+    least: few photos in a bin make an error of chance alone.
+
+    Args:
+        probabilities: (n, num_classes), rows summing to 1.
+        labels: (n,) true class indices.
+
+    Returns:
+        JSON values: ece (0 to 1), and bins, a list of confidence, accuracy and photos.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    order = np.argsort(confidence, kind="stable")
+    bins = [
+        {"confidence": float(confidence[rows].mean()), "accuracy": float(right[rows].mean()), "photos": len(rows)}
+        for rows in np.array_split(order, int(np.clip(len(order) // 10, 1, _MOST_BINS)))
+    ]
+    error = sum(row["photos"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(labels)
+    return {"ece": error, "bins": bins}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix as confusion_counts
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 Probabilities = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -35,12 +38,14 @@ def measure(labels: Labels, probabilities: Probabilities, class_names: list[str]
 
     Returns:
         JSON values: photos, accuracy (0 to 1) with its 95% Wilson interval, top_5_accuracy (None with five
-        classes or fewer), macro_f1 over the classes that have photos, log_loss (natural logarithm),
-        per_class (a list of class, precision, recall, f1, photos) and confusion_matrix (rows: truth).
+        classes or fewer), macro_f1 over the classes that have photos with its 95% bootstrap interval, log_loss
+        (natural logarithm), per_class (a list of class, precision, recall, f1, photos) and confusion_matrix (rows:
+        truth).
     """
     predicted = probabilities.argmax(axis=1)
     correct = int((predicted == labels).sum())
     indices = np.arange(len(class_names))
+    confusion = confusion_counts(labels, predicted, labels=indices)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=indices, zero_division=0.0
     )
@@ -55,6 +60,7 @@ def measure(labels: Labels, probabilities: Probabilities, class_names: list[str]
         "accuracy_interval": list(wilson_interval(correct, len(labels))),
         "top_5_accuracy": top_5,
         "macro_f1": float(f1[present].mean()),
+        "macro_f1_interval": list(macro_f1_interval(confusion)),
         "log_loss": _log_loss(labels, probabilities, indices),
         "per_class": [
             {
@@ -66,7 +72,63 @@ def measure(labels: Labels, probabilities: Probabilities, class_names: list[str]
             }
             for i, name in enumerate(class_names)
         ],
-        "confusion_matrix": confusion_counts(labels, predicted, labels=indices).tolist(),
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def macro_f1_interval(confusion: npt.NDArray[np.int64], draws: int = 1000) -> tuple[float, float]:
+    """Return the 95% interval of macro F1 by a bootstrap of the photos within each class (Efron, 1979).
+
+    Args:
+        confusion: (num_classes, num_classes) counts, rows the truth.
+        draws: of the bootstrap.
+    """
+    generator = np.random.default_rng(0)
+    counts = confusion.sum(axis=1)
+    present = np.flatnonzero(counts)
+    right, predicted = np.zeros((draws, len(counts))), np.zeros((draws, len(counts)))
+    for number in present:
+        drawn = generator.multinomial(counts[number], confusion[number] / counts[number], size=draws)
+        right[:, number] = drawn[:, number]
+        predicted += drawn
+    f1 = 2 * right / np.maximum(predicted + counts, 1)
+    low, high = np.quantile(f1[:, present].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mcnemar_p_value(only_first: int, only_second: int) -> float:
+    """Return how likely two classifiers that are equally good differ so much (the exact test; McNemar, 1947).
+
+    Args:
+        only_first: photos that the first alone gets right.
+        only_second: photos that the second alone gets right.
+    """
+    differing = only_first + only_second
+    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def compared(first: str, first_right: Bools, second: str, second_right: Bools) -> dict[str, Any]:
+    """Compare two classifiers on the same test photos: JSON values, with a sentence that says how it came out.
+
+    Args:
+        first: what the first is called.
+        first_right: (n,) whether it is right on each photo.
+        second: what the second is called.
+        second_right: the same of the second.
+    """
+    only_first, only_second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
+    p_value = mcnemar_p_value(only_first, only_second)
+    verdict = "more than chance" if p_value < 0.05 else f"too few photos to tell the two apart, {len(first_right):,}"
+    return {
+        "first": first,
+        "second": second,
+        "first_accuracy": float(first_right.mean()),
+        "second_accuracy": float(second_right.mean()),
+        "only_first": only_first,
+        "only_second": only_second,
+        "p_value": p_value,
+        "told": f"{second} alone is right on {only_second:,} test photos, {first} alone on {only_first:,}: "
+        f"{verdict} (McNemar's test, p = {p_value:.2g})",
     }
 
 
@@ -82,16 +144,23 @@ def softmax(logits: npt.NDArray[np.float32]) -> Probabilities:
 
 
 def prediction_table(
-    paths: list[str], labels: Labels, probabilities: Probabilities, class_names: list[str]
+    paths: list[str],
+    labels: Labels,
+    probabilities: Probabilities,
+    class_names: list[str],
+    further: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> pd.DataFrame:
-    """Make the table of every photo's truth (`label`), prediction and probabilities, a column per class."""
+    """Make the table of every photo's truth (`label`), prediction and probabilities, a column per class.
+
+    Further columns (name, values) come before those of the classes.
+    """
     predicted = probabilities.argmax(axis=1)
     names = np.array(class_names, dtype=object)
     table = pd.DataFrame({"path": paths, "label": names[labels], "prediction": names[predicted]})
     table["correct"] = predicted == labels
     table["probability"] = probabilities.max(axis=1)
     columns = pd.DataFrame(probabilities, columns=[f"p({name})" for name in class_names])
-    return pd.concat([table, columns], axis=1)
+    return pd.concat([table, pd.DataFrame(dict(further or {})), columns], axis=1)
 
 
 def accuracy_text(metrics: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,46 +12,97 @@ from headstart.errors import PhotoError
 from headstart.photos.catalog import Catalog
 from headstart.photos.classes import class_findings, folder_findings
 from headstart.photos.defects import file_findings, look_findings, unreadable
-from headstart.photos.duplicates import duplicate_findings
+from headstart.photos.duplicates import (
+    Features,
+    Pairs,
+    copies_by_features,
+    copy_groups,
+    duplicate_findings,
+    near_copies,
+)
 from headstart.photos.facts import PhotoFacts, read_facts
 from headstart.photos.findings import Finding, finding_table
 from headstart.photos.loading import ahead
 from headstart.photos.shortcuts import shortcut_findings
 
 
-def audit(catalog: Catalog, console: Console | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    `facts` are the catalog's rows of photos that can be read, with the fields of `PhotoFacts` as further columns;
+    `copies` are pairs of its rows that show the same picture, (pairs, 2); `findings` is all but copies.
+    """
+
+    facts: pd.DataFrame
+    copies: Pairs
+    findings: list[Finding]
+
+    @property
+    def problems(self) -> pd.DataFrame:
+        """A row a problem, most important first: path, problem, severity, detail, suggestion.
+
+        `path` is a photo's, relative to the catalog's root, or a class, or "." for all photos.
+        """
+        return finding_table([*self.findings, *duplicate_findings(self.facts, self.copies)])
+
+    @property
+    def originals(self) -> dict[str, str]:
+        """By each photo's digest, the least digest of all copies of its picture: these belong into one split."""
+        groups = copy_groups(self.facts, self.copies)
+        least = self.facts["digest"].groupby(groups).transform("min")
+        return dict(zip(self.facts["digest"], least, strict=True))
+
+    def compared(self, root: Path, features: Features) -> Audit:
+        """Return the audit with the copies that are found by their features, (len(facts), num_features)."""
+        return replace(self, copies=copies_by_features(root, self.facts, features, self.copies))
+
+
+def audit(catalog: Catalog, console: Console | None = None, known: pd.DataFrame | None = None) -> Audit:
     """Look at every photo once, and at the classes as a whole.
 
     Args:
         catalog: the photos with their labels, and their splits where the user gave them.
         console: shows progress.
-
-    Returns:
-        A row a problem, most important first: path (of a photo relative to the catalog's root, a class, or "." for all
-        photos), problem, severity (severe, warning, note), detail, suggestion.
+        known: facts of photos from an earlier audit, by digest; these are not read again.
     """
-    photos, findings = examine(catalog, console or Console(quiet=True))
-    findings += [Finding(path, "unreadable", why) for path, why in catalog.problems[["path", "detail"]].to_numpy(str)]
+    photos, findings = examine(catalog, console or Console(quiet=True), known)
+    findings += [unreadable(path, why) for path, why in catalog.problems[["path", "detail"]].to_numpy(str)]
     findings += [*file_findings(photos), *look_findings(photos)]
     facts = facts_table(catalog, photos)
-    findings += duplicate_findings(catalog.root, facts)
-    findings += [*class_findings(catalog, facts), *folder_findings(catalog)]
-    findings += shortcut_findings(facts)
-    return finding_table(findings)
+    copies, more = near_copies(catalog.root, facts)
+    findings += [*more, *class_findings(catalog, facts), *folder_findings(catalog), *shortcut_findings(facts)]
+    return Audit(facts, copies, findings)
 
 
-def examine(catalog: Catalog, console: Console) -> tuple[list[tuple[str, PhotoFacts]], list[Finding]]:
+def examine(
+    catalog: Catalog, console: Console, known: pd.DataFrame | None = None
+) -> tuple[list[tuple[str, PhotoFacts]], list[Finding]]:
     """Read all photos in threads: the facts of those that can be read, and a finding for each of the others."""
     photos, findings = [], []
+    remembered = known_facts(known)
+    digests = dict(zip(catalog.photos["path"], catalog.photos["digest"], strict=True))
+
+    def look(path: str) -> PhotoFacts | str:
+        return remembered.get(digests[path]) or _facts_or_reason(catalog, path)
+
     with console.progress("photos", len(catalog.photos)) as advance:
-        results = ahead(catalog.photos["path"], lambda path: _facts_or_reason(catalog, path))
-        for path, result in zip(catalog.photos["path"], results, strict=True):
+        for path, result in zip(catalog.photos["path"], ahead(catalog.photos["path"], look), strict=True):
             if isinstance(result, PhotoFacts):
                 photos.append((path, result))
             else:
                 findings.append(unreadable(path, result))
             advance(1)
     return photos, findings
+
+
+def known_facts(table: pd.DataFrame | None) -> dict[str, PhotoFacts]:
+    """Return the facts of an earlier audit's table by the digest of each photo."""
+    if table is None:
+        return {}
+    names = [field.name for field in fields(PhotoFacts)]
+    rows = zip(*(table[name].tolist() for name in names), strict=True)
+    return {digest: PhotoFacts(*row) for digest, row in zip(table["digest"], rows, strict=True)}
 
 
 def facts_table(catalog: Catalog, photos: list[tuple[str, PhotoFacts]]) -> pd.DataFrame:

@@ -203,7 +203,7 @@ def _read_folder(root: Path) -> Catalog:
 
 
 def _read_table(path: Path) -> Catalog:
-    table = _load_table(path)
+    table = load_table(path)
     columns = {str(column).strip().casefold(): column for column in table.columns}
     missing = [name for name in ("path", "label") if name not in columns]
     if missing:
@@ -238,7 +238,12 @@ def _read_table(path: Path) -> Catalog:
     return _checked(Catalog(path.parent, table, []), str(path))
 
 
-def _load_table(path: Path) -> pd.DataFrame:
+def load_table(path: Path) -> pd.DataFrame:
+    """Read a CSV, TSV or Parquet file.
+
+    Raises:
+        HeadstartError: when it is none.
+    """
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from headstart.photos.alignment import SIDE, are_copies
 from headstart.photos.decode import decode, read_bytes
@@ -18,6 +20,7 @@ from headstart.photos.loading import ahead
 
 Ints = npt.NDArray[np.int64]
 Pairs = npt.NDArray[np.int64]  # (pairs, 2): rows of the facts
+Features = npt.NDArray[np.floating]
 
 # Bits of 64: copies cropped by a twenty-fifth are within 10 nine times of ten (docs/experiments.md).
 MOST_BITS = 10
@@ -25,34 +28,97 @@ MOST_BITS = 10
 LEAST_CONTRAST, LEAST_SIDE = 0.02, 32
 # Where photos all show one scene, candidates are legion; the most alike are compared, which takes seconds, not hours.
 PAIRS_PER_PHOTO, LEAST_PAIRS = 1, 5000
-_PAIRS_AT_ONCE = 64
+_PAIRS_AT_ONCE, _ROWS_AT_ONCE = 64, 512
+# Of features from which their mean is taken. All pairs are tried, which takes 5 s of two cores at most.
+LEAST_SIMILARITY, LEAST_PAIRS_BY_FEATURES, MOST_COMPARED_BY_FEATURES = 0.9, 500, 20_000
 _BANDS, _BAND_BITS = 4, 16
 _PRIORITY = {"test": 0, "validation": 1, "train": 2, "": 3}
 _ONES = np.array([bin(value).count("1") for value in range(1 << _BAND_BITS)], np.uint8)
 
 
-def duplicate_findings(root: Path, facts: pd.DataFrame) -> list[Finding]:
-    """Find exact and near duplicates.
+def near_copies(root: Path, facts: pd.DataFrame) -> tuple[Pairs, list[Finding]]:
+    """Find photos that show the same picture though their bytes differ: candidates by fingerprint, looked at again.
+
+    Args:
+        root: the folder that paths are relative to.
+        facts: columns path, digest, width, height, contrast and fingerprint.
+
+    Returns:
+        The pairs, as rows of the facts, and what there is to say where not all were compared.
+    """
+    rows = _comparable(facts)
+    pairs = candidate_pairs(facts["fingerprint"].to_numpy(np.uint64)[rows])
+    limit = max(LEAST_PAIRS, PAIRS_PER_PHOTO * len(facts))
+    findings = []
+    if len(pairs) > limit:
+        detail = f"{len(pairs):,} pairs are alike; the {limit:,} most alike were compared"
+        findings.append(Finding(EVERYTHING, "near duplicates not all compared", detail))
+    return _confirmed(root, facts["path"].to_numpy(object), rows[pairs[:limit]]), findings
+
+
+def copies_by_features(root: Path, facts: pd.DataFrame, features: Features, known: Pairs) -> Pairs:
+    """Find copies that a network sees and a fingerprint does not: cropped or edited further.
+
+    Args:
+        root: the folder that paths are relative to.
+        facts: as in `near_copies`.
+        features: (photos, num_features) pooled features of the same photos.
+        known: pairs that need not be looked at again.
+
+    Returns:
+        The known pairs and those that were found, as rows of the facts.
+    """
+    rows = _comparable(facts)
+    if not 1 < len(rows) <= MOST_COMPARED_BY_FEATURES:
+        return known
+    pairs = rows[similar_pairs(features[rows], len(rows) // 4 + LEAST_PAIRS_BY_FEATURES)]
+    seen = {(first, second) for first, second in known.tolist()}
+    unseen = [pair for pair in pairs.tolist() if tuple(pair) not in seen]
+    found = _confirmed(root, facts["path"].to_numpy(object), np.array(unseen, np.int64).reshape(-1, 2))
+    return np.concatenate([known, found])
+
+
+def similar_pairs(features: Features, most: int) -> Pairs:
+    """Return the pairs of rows with a cosine similarity of `LEAST_SIMILARITY` or more, the `most` most alike first."""
+    centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    found, values = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
+    for start in range(0, len(unit), _ROWS_AT_ONCE):
+        similarity = unit[start : start + _ROWS_AT_ONCE] @ unit[start:].T
+        first, second = np.nonzero(np.triu(similarity, 1) >= LEAST_SIMILARITY)
+        found.append(np.stack([first, second], axis=1) + start)
+        values.append(similarity[first, second])
+    order = np.argsort(-np.concatenate(values), kind="stable")[:most]
+    return np.concatenate(found)[order]
+
+
+def copy_groups(facts: pd.DataFrame, pairs: Pairs) -> Ints:
+    """Return a group's number for each photo: copies of one picture, whether by their bytes or nearly, share one."""
+    same_bytes = np.unique(facts["digest"].to_numpy(str), return_inverse=True)[1]
+    links = coo_array((np.ones(len(pairs)), (same_bytes[pairs[:, 0]], same_bytes[pairs[:, 1]])), [len(facts)] * 2)
+    numbers = connected_components(links, directed=False)[1]
+    return np.asarray(numbers[same_bytes], np.int64)
+
+
+def duplicate_findings(facts: pd.DataFrame, pairs: Pairs) -> list[Finding]:
+    """Say which photos are copies.
 
     Copies with different labels are a conflict of both; copies in different splits are a leak of the one that is less
     worth keeping unseen (test, then validation); other copies are named beside the one that comes first.
 
     Args:
-        root: the folder that paths are relative to.
-        facts: columns path, label, split, digest, width, height, contrast and fingerprint.
+        facts: columns path, label, split and digest.
+        pairs: near copies, as rows of the facts.
     """
-    findings = list(_exact(facts))
+    return [*_exact(facts), *_near(facts, pairs)]
+
+
+def _comparable(facts: pd.DataFrame) -> Ints:
+    """Return the rows of photos that can be compared by their looks."""
     # A photo's exact copies look like it; one of them is enough.
     usable = ~facts["digest"].duplicated() & (facts["contrast"] >= LEAST_CONTRAST)
     usable &= facts[["width", "height"]].min(axis=1) >= LEAST_SIDE
-    rows = np.flatnonzero(usable)
-    pairs = candidate_pairs(facts["fingerprint"].to_numpy(np.uint64)[rows])
-    limit = max(LEAST_PAIRS, PAIRS_PER_PHOTO * len(facts))
-    if len(pairs) > limit:
-        detail = f"{len(pairs):,} pairs are alike; the {limit:,} most alike were compared"
-        findings.append(Finding(EVERYTHING, "near duplicates not all compared", detail))
-    found = _confirmed(root, facts["path"].to_numpy(object), rows[pairs[:limit]])
-    return [*findings, *_near(facts, found)]
+    return np.flatnonzero(usable)
 
 
 def _exact(facts: pd.DataFrame) -> Iterator[Finding]:

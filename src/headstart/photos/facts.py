@@ -27,10 +27,10 @@ class PhotoFacts:
     """A photo in a few numbers.
 
     `file_size` is in bytes, `width` and `height` in pixels, upright. `taken` is the EXIF date in days since 1970 (NaN
-    without one). `dark` and `bright` are the 99th and 5th percentile of brightness, 0 to 1. `sharpness` is the 99.5th
-    percentile of the Laplacian's magnitude over the range of brightness: 0 is without edges, a step is about 1.
-    `entropy` is that of the brightness histogram, in bits, `contrast` its standard deviation, 0 to 1. `fingerprint` has
-    64 bits: photos that look alike differ in few of them.
+    without one). `brightness` is the mean, `dark` the 99th and `bright` the 5th percentile of brightness, 0 to 1.
+    `sharpness` is the 99.5th percentile of the Laplacian's magnitude over the range of brightness: 0 is without edges,
+    a step is about 1. `entropy` is that of the brightness histogram, in bits, `contrast` its standard deviation, 0 to
+    1. `fingerprint` has 64 bits: photos that look alike differ in few of them.
     """
 
     file_format: str
@@ -44,6 +44,7 @@ class PhotoFacts:
     camera: str
     taken: float
     grey: bool
+    brightness: float
     dark: float
     bright: float
     sharpness: float
@@ -81,6 +82,7 @@ def read_facts(path: Path) -> PhotoFacts:
         camera=camera,
         taken=taken,
         grey=_is_grey(small),
+        brightness=mean / 255,
         dark=high / 255,
         bright=dark_end / 255,
         sharpness=_sharpness(grey, max(high - low, 1)),

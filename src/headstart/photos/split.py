@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,17 @@ from headstart.errors import HeadstartError, listed
 SPLITS = ("train", "validation", "test")
 
 
-def split_photos(photos: pd.DataFrame, seed: int, validation_fraction: float, test_fraction: float) -> pd.DataFrame:
+def split_photos(
+    photos: pd.DataFrame,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    originals: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Give every photo a split, stratified by class; what the user has split stays as it was.
 
-    Photos with the same bytes (the same digest) always go to the same split. The order in which a class is
+    Photos with the same bytes (the same digest) always go to the same split, and so do copies of one picture where they
+    are known: what is measured on a copy of a training photo flatters. The order in which a class is
     dealt out comes from hashing the seed with each digest, so that it depends on the photos alone, not on
     their names or order.
 
@@ -27,6 +35,7 @@ def split_photos(photos: pd.DataFrame, seed: int, validation_fraction: float, te
         validation_fraction: share of the photos that are dealt out (all but a test split of the user's);
             ignored where the user gave a validation split.
         test_fraction: share of the photos that are dealt out; ignored where the user gave a test split.
+        originals: by a photo's digest, the digest that stands for all copies of its picture.
 
     Returns:
         The same rows with every split filled in.
@@ -40,7 +49,7 @@ def split_photos(photos: pd.DataFrame, seed: int, validation_fraction: float, te
     parts = {} if has_test else {"test": test_fraction}
     if not has_validation:
         parts["validation"] = validation_fraction
-    groups = _group(photos[pool], seed)
+    groups = _group(photos[pool], seed, originals or {})
     _check_classes(photos, 1 + len(parts), groups)
 
     dealt = np.full(len(groups.size), "train", dtype=object)
@@ -62,7 +71,7 @@ def split_photos(photos: pd.DataFrame, seed: int, validation_fraction: float, te
 
 @dataclass(frozen=True)
 class _Groups:
-    """Photos with the same bytes, as one group each.
+    """Photos with the same bytes, and known copies of one picture, as one group each.
 
     `labels` are the classes in order; `label` holds each group's class as an index, the first of them where its
     photos have several, and `size` its number of photos. `order` is the order in which groups are dealt out, and
@@ -76,9 +85,10 @@ class _Groups:
     of_photo: npt.NDArray[np.int64]
 
 
-def _group(photos: pd.DataFrame, seed: int) -> _Groups:
+def _group(photos: pd.DataFrame, seed: int, originals: Mapping[str, str]) -> _Groups:
     """Group photos by their bytes, in arrays: a data frame's groups take ten times the memory."""
-    digests, of_photo, size = np.unique(photos["digest"].to_numpy("S32"), return_inverse=True, return_counts=True)
+    keys = np.array([originals.get(digest, digest) for digest in photos["digest"]], "S32")
+    digests, of_photo, size = np.unique(keys, return_inverse=True, return_counts=True)
     labels = sorted(set(photos["label"]))
     index = {name: number for number, name in enumerate(labels)}
     label = np.full(len(digests), len(labels))

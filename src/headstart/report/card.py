@@ -34,11 +34,13 @@ or `headstart predict classifier PHOTOS`.
 
 ## Limits
 
-The numbers hold for photos like those it was trained on. It always names one of its classes, also for a photo
-of something else. {origin}
+The numbers hold for photos like those it was trained on. {rejection} {origin}
 """
 
 
+_NEVER = "It always names one of its classes, also for a photo of something else."
+_REJECTS = """It always names a class, also for a photo of something else; the column `accepted` of its predictions says
+whether to trust it: {rule}."""
 _ORIGINS = {
     "imagenet": "The weights it started from were trained on ImageNet, whose biases it may carry.",
     "none": "It started from random weights and knows nothing but these photos.",
@@ -57,6 +59,7 @@ def model_card(classifier: Classifier) -> str:
         size=classifier.preprocessing.image_size,
         policy=classifier.preprocessing.resize_policy,
         classes=", ".join(f"`{name}`" for name in readable_names(classifier.class_names)),
+        rejection=_REJECTS.format(rule=classifier.rejection.told()) if classifier.rejection else _NEVER,
         training_photos=training.get("training_photos", 0),
         kept=training["kept"]["stage"] if "kept" in training else "unknown",
         validation=accuracy_text(training["validation"]) if "validation" in training else "not measured",

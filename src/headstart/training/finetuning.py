@@ -236,12 +236,17 @@ def _batches(
 @torch.inference_mode()
 def suffix_logits(suffix: nn.Module, rows: Rows, batch_size: int = 64) -> Floats:
     """Return the (n, num_classes) float32 logits of activations, in evaluation mode."""
+    return np.concatenate(list(suffix_outputs(suffix, rows, batch_size)))
+
+
+@torch.inference_mode()
+def suffix_outputs(suffix: nn.Module, rows: Rows, batch_size: int = 64) -> Iterator[Floats]:
+    """Yield the float32 outputs of a part of the network on activations, batch after batch, in evaluation mode."""
     suffix.eval()
     where = Hardware(next(suffix.parameters()).device, None)
     chunks = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
-    read = ahead(chunks, lambda chunk: torch.from_numpy(rows.take(chunk).astype(np.float32)), window=3)
-    parts = [suffix(where.place(batch)) for batch in read]
-    return np.asarray(torch.cat(parts).float().cpu().numpy())
+    for batch in ahead(chunks, lambda chunk: torch.from_numpy(rows.take(chunk).astype(np.float32)), window=3):
+        yield suffix(where.place(batch)).float().cpu().numpy()
 
 
 def interpolated(start: State, end: State, share: float) -> State:

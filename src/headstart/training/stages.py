@@ -16,7 +16,7 @@ from torch import nn
 from headstart.console import Console
 from headstart.errors import counted
 from headstart.evaluation.calibration import calibrated_loss_and_accuracy
-from headstart.evaluation.metrics import measure, prediction_table, softmax, wilson_interval
+from headstart.evaluation.metrics import wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.photos.catalog import Catalog
 from headstart.photos.split import SPLITS
@@ -37,7 +37,6 @@ from headstart.training.finetuning import (
     suffix_logits,
     trained_state,
 )
-from headstart.training.hardware import first_process_first
 from headstart.training.probe import Floats, Labels, LinearHead, class_weights, fit_probe, loss_and_accuracy
 from headstart.training.store import StoredRows
 
@@ -367,19 +366,24 @@ def refit(
     weights: Floats,
     checkpoints: Path,
     console: Console,
-) -> None:
-    """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs."""
+) -> LinearHead:
+    """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs.
+
+    Returns:
+        The probe that was fitted anew, with which a tuned network is compared.
+    """
     started = time.perf_counter()
+    views = head_views(recipe)
+    rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
+    head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
+    stages["probe"]["refit_operations"] = path[0].operations
     if kept.step is None:
-        views = head_views(recipe)
-        rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
-        head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
-        stages["probe"]["refit_operations"] = path[0].operations
         set_classifier(network, head)
     else:
         _train_on(network, kept, data, recipe, weights, checkpoints)
     seconds = time.perf_counter() - started
     console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
+    return head
 
 
 def _train_on(
@@ -402,19 +406,3 @@ def _train_on(
 def refit_epochs(epochs: int) -> int:
     """Return how many epochs of refitting follow so many of fine-tuning."""
     return max(1, round(REFIT_SHARE * epochs))
-
-
-def evaluate(
-    network: nn.Module, kept: Kept, data: TrainingData, split: str, console: Console
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Measure the network on a split: metrics, and a row for each photo."""
-    if kept.boundary:
-        with first_process_first():
-            data.embedder.embed(data.photos[split], range(1), (kept.boundary,), console, split)
-    logits = suffix_logits(
-        suffix(network, kept.boundary, data.embedder.preprocessing), data.activations(split, kept.boundary)
-    )
-    probabilities = softmax(logits)
-    paths = [photo.name for photo in data.photos[split]]
-    table = prediction_table(paths, data.labels[split], probabilities, data.class_names)
-    return measure(data.labels[split], probabilities, data.class_names), table
