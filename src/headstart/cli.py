@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,6 +94,13 @@ class PrecisionChoice(str, Enum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class LogChoice(str, Enum):
+    """Where else each epoch is logged."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
 
 
 class ExportFormat(str, Enum):
@@ -228,6 +235,10 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Print where the time went, and the least that each stage could take.")
     ] = False,
+    log: Annotated[
+        list[LogChoice] | None,
+        typer.Option(help="Log each epoch there too, as it comes; may be repeated.", show_default="none"),
+    ] = None,
     cache: Cache = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -239,9 +250,11 @@ def train(
     choices = {
         name: value.value if isinstance(value, Enum) else value
         for name, value in locals().items()
-        if name not in ("photos", "output", "recipe", "profile", "cache", "quiet", "as_json") and value is not None
+        if name not in ("photos", "output", "recipe", "profile", "log", "cache", "quiet", "as_json")
+        and value is not None
     }
-    _train(photos, output, recipe, cache, quiet, as_json, choices, profile)
+    logs = [choice.value for choice in log or ()]
+    _train(photos, output, recipe, cache, quiet, as_json, choices, profile, logs)
 
 
 @app.command()
@@ -267,12 +280,13 @@ def _train(
     as_json: bool,
     choices: dict[str, Any],
     profile: bool = False,
+    logs: Sequence[str] = (),
 ) -> None:
     from headstart.console import Console
     from headstart.run import train as run_train
 
     console = Console(quiet, sys.stderr if as_json else None)
-    run = run_train(photos, output, recipe=recipe, cache=cache, profile=profile, console=console, **choices)
+    run = run_train(photos, output, recipe=recipe, cache=cache, profile=profile, log=logs, console=console, **choices)
     if as_json:
         print(json.dumps({"run": str(run.folder), **run.metrics}))
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+<<<<<<< HEAD
 from collections.abc import Mapping
+=======
+from collections.abc import Sequence
+>>>>>>> helper-log
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +42,7 @@ from headstart.profiling import profile_run, tell_profile
 from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder, open_run_folder
 from headstart.stopwatch import Stopwatch
+from headstart.tracking import History
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
@@ -49,7 +54,6 @@ from headstart.training.stages import (
     embed_for_head,
     embed_step,
     fit_head,
-    history_table,
     keep,
     photos_of,
     refit,
@@ -85,6 +89,7 @@ def train(
     cache: str | Path | None = None,
     quiet: bool = False,
     profile: bool = False,
+    log: Sequence[str] = (),
     console: Console | None = None,
     **choices: Any,
 ) -> Run:
@@ -98,6 +103,7 @@ def train(
         cache: the cache folder; see `headstart.cache.cache_folder`.
         quiet: whether to print nothing but warnings.
         profile: whether to measure, at the end, how far each stage is from the least that it could take here.
+        log: where else each epoch is logged as it comes: tensorboard, mlflow, or both.
         console: where to print; standard output unless told.
         choices: fields of `Recipe`, which override the recipe's.
 
@@ -108,7 +114,7 @@ def train(
     if process_number() > 0:
         console = Console(quiet=True)
     store, watch = cache_folder(cache), Stopwatch()
-    with open_run_folder(Path(output), recipe) as folder:
+    with open_run_folder(Path(output), recipe) as folder, History(log, console) as history:
         with first_process_first(), watch.timing("scanning"):
             catalog = _read(recipe, store, console)
         if same_for_all(folder.finished(catalog)):
@@ -141,26 +147,35 @@ def train(
         with watch.timing("planning"):
             plan = recipe.plan or same_for_all(plan_run(recipe, network, data, watch.elapsed, console))
         recipe = recipe.model_copy(update={"plan": plan})
+<<<<<<< HEAD
         folder.begin(recipe, catalog, found)
 
         head, kept, history, stages = None, NOTHING_KEPT, list[dict[str, Any]](), dict[str, Any]()
+=======
+        folder.begin(recipe, catalog)
+        history.begin(folder, recipe)
+
+        kept, stages = NOTHING_KEPT, dict[str, Any]()
+>>>>>>> helper-log
         if not recipe.from_scratch:
             with watch.timing("embedding"), first_process_first():
                 embed_for_head(data, recipe, console)
             with watch.timing("probing"):
-                head, kept, history, stages = fit_head(data, recipe, class_weights, console)
+                head, kept, stages = fit_head(data, recipe, class_weights, history, console)
                 set_classifier(network, head)
         for number, step in enumerate(plan.steps):
             with watch.timing("embedding"), first_process_first():
                 embed_step(data, network, step, recipe, console)
             limit = None if followed else time_limit(plan, number, recipe, watch.elapsed)
             with watch.timing("fine-tuning"):
-                tuned = tune_suffix(network, data, recipe, step, limit, class_weights, folder.checkpoints, console)
+                tuned = tune_suffix(
+                    network, data, recipe, step, limit, class_weights, folder.checkpoints, history, console
+                )
                 before, kept = kept, keep(tuned, kept, data, recipe, console)
-            history, stages = [*history, *tuned.history], stages | tuned.stages
+            stages |= tuned.stages
             if kept is before:
                 break
-        write_table(folder.history, history_table(history))
+        write_table(folder.history, history.table())
 
         with watch.timing("evaluation"):
             judgement = judge(network, kept, data, recipe.min_accuracy, console)
@@ -193,7 +208,12 @@ def train(
                 outsiders = measure_outsiders(classifier, recipe.outsiders, predictions, console)
             metrics["rejection"]["outsiders"] = outsiders
         with watch.timing("writing"):
+<<<<<<< HEAD
             _save(folder, classifier, metrics, watch)
+=======
+            _save(folder, network, preprocessing, catalog, recipe, metrics, watch)
+            history.finish(folder, metrics)
+>>>>>>> helper-log
         if profile and process_number() == 0:
             profile_run(folder, catalog, data, network, kept, recipe, metrics, watch)
         return _told(Run(folder.path, metrics), profile, console)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,7 @@ def fit_example_head(
     num_classes: int,
     seed: int,
     settings: ExampleHead = ExampleHead(),  # noqa: B008 - frozen
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[LinearHead, list[Epoch]]:
     """Train the example's head and return it, with its batch normalisation folded in, after the last epoch.
 
@@ -49,6 +51,7 @@ def fit_example_head(
         num_classes: the number of classes.
         seed: the recipe's seed.
         settings: the example's, unless told.
+        on_epoch: called with each finished epoch.
     """
     columns = validation.shape[1]
     torch.manual_seed(seed)
@@ -83,6 +86,7 @@ def fit_example_head(
         means = loss_sum / len(order), correct / len(order)
         seconds = time.perf_counter() - started
         history.append(Epoch(number + 1, *means, loss_now, accuracy, settings.learning_rate, seconds))
+        on_epoch(history[-1])
     return _folded(norm, dense), history
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -81,6 +81,7 @@ def fit_probe(
     weights: Floats,
     strengths: tuple[float, ...] = STRENGTHS,
     max_iterations: int = 100,
+    on_step: Callable[[ProbeStep], None] = lambda step: None,
 ) -> tuple[LinearHead, list[ProbeStep]]:
     """Fit the probe for each strength and return the one with the least validation loss.
 
@@ -92,6 +93,7 @@ def fit_probe(
         weights: (num_classes,) a weight per class.
         strengths: from strong to weak; the path ends early once validation loss has risen three times.
         max_iterations: of L-BFGS, for each strength.
+        on_step: called with each finished step.
 
     Returns:
         The best head, and the whole path.
@@ -112,6 +114,7 @@ def fit_probe(
             operations = evaluations * problem.operations
             path.append(ProbeStep(strength, train_loss, train_accuracy, loss, accuracy, seconds, operations))
             heads.append(head)
+            on_step(path[-1])
             least = min(step.validation_loss for step in path)
             if len(path) > 3 and all(step.validation_loss > least for step in path[-3:]):
                 break

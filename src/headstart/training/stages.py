@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.photos.catalog import Catalog
 from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Recipe, Step
+from headstart.tracking import History
 from headstart.training.embedding import Embedder, Photo
 from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import (
@@ -142,24 +143,24 @@ def embed_for_head(data: TrainingData, recipe: Recipe, console: Console) -> None
 
 
 def fit_head(
-    data: TrainingData, recipe: Recipe, weights: Floats, console: Console
-) -> tuple[LinearHead, Kept, list[dict[str, Any]], dict[str, Any]]:
+    data: TrainingData, recipe: Recipe, weights: Floats, history: History, console: Console
+) -> tuple[LinearHead, Kept, dict[str, Any]]:
     """Fit a linear head on the stored features: the probe, or the Keras example's head."""
     started = time.perf_counter()
     labels, validation = data.labels["train"], (data.features("validation"), data.labels["validation"])
     result: dict[str, Any] = {}
     views = head_views(recipe)
+    stage = "example head" if recipe.head == "example" else "probe"
+    add = partial(history.add, stage)
     if recipe.head == "example":
         num_classes = len(data.class_names)
         settings = ExampleHead(recipe.example_epochs, recipe.example_batch_size, recipe.example_learning_rate)
         rows = data.feature_views(views)
-        head, epochs = fit_example_head(rows, labels, *validation, num_classes, recipe.seed, settings)
-        stage, history = "example head", _stage_history("example head", epochs)
+        head, _ = fit_example_head(rows, labels, *validation, num_classes, recipe.seed, settings, add)
         detail = f"batch normalisation, dropout 0.2, dense; Adam, {recipe.example_epochs} epochs"
     else:
-        head, path = fit_probe(data.features("train", views), np.tile(labels, views), *validation, weights)
-        stage = "probe"
-        history = [{"stage": stage, "epoch": n, **asdict(step)} for n, step in enumerate(path, 1)]
+        features, tiled = data.features("train", views), np.tile(labels, views)
+        head, path = fit_probe(features, tiled, *validation, weights, on_step=add)
         best = min(path, key=lambda step: step.validation_loss)
         result["regularisation"] = best.regularisation
         result["operations"] = sum(step.operations for step in path)
@@ -169,7 +170,7 @@ def fit_head(
     result["parameters"] = head.weight.size + head.bias.size
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
     kept = Kept(stage, data.embedder.features_boundary, result["validation"]["accuracy"])
-    return head, kept, history, {stage: result}
+    return head, kept, {stage: result}
 
 
 def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recipe, console: Console) -> None:
@@ -209,16 +210,6 @@ def _stage_text(stage: dict[str, Any]) -> str:
     return f"{100 * stage['validation']['accuracy']:.1f}%, log loss {stage['validation']['log_loss']:.3f}"
 
 
-def _stage_history(stage: str, epochs: Sequence[Epoch]) -> list[dict[str, Any]]:
-    return [{"stage": stage, **asdict(epoch)} for epoch in epochs]
-
-
-def history_table(history: list[dict[str, Any]]) -> pd.DataFrame:
-    """Make the table of every epoch of every stage; for the probe, an epoch is one strength of regularisation."""
-    columns = ["stage", *(field.name for field in fields(Epoch)), "regularisation"]
-    return pd.DataFrame(history).reindex(columns=columns)
-
-
 def set_classifier(network: nn.Module, head: LinearHead) -> None:
     """Put a linear head into a network as its classifier."""
     classifier = network.get_submodule("classifier")
@@ -229,7 +220,7 @@ def set_classifier(network: nn.Module, head: LinearHead) -> None:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned suffix: its step, its states before and after, what it measured, and its history.
+    """A fine-tuned suffix: its step, its states before and after, and what it measured.
 
     `logits` are those of the validation photos with the state after.
     """
@@ -242,7 +233,6 @@ class Tuned:
     logits: Floats
     stage: str
     stages: dict[str, Any]
-    history: list[dict[str, Any]]
 
 
 def tune_suffix(
@@ -253,6 +243,7 @@ def tune_suffix(
     seconds: float | None,
     weights: Floats,
     checkpoints: Path,
+    history: History,
     console: Console,
 ) -> Tuned:
     """Train a part of the network, from the best weights so far or from random ones, within a time limit."""
@@ -266,8 +257,10 @@ def tune_suffix(
     what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {part_text(step.unfreeze)}"
     console.say(f"{what}: {count:,} of {total:,} parameters, {source}")
     validation, labels = data.activations("validation", boundary), data.labels["validation"]
+    stage = "from scratch" if recipe.from_scratch else f"fine-tuning {step_name(step.unfreeze)}"
 
     def tell(epoch: Epoch) -> None:
+        history.add(stage, epoch)
         console.say(
             f"            epoch {epoch.epoch:>2}: training loss {epoch.train_loss:.3f}, validation loss "
             f"{epoch.validation_loss:.3f}, accuracy {100 * epoch.validation_accuracy:.1f}%, {epoch.seconds:.1f} s"
@@ -296,7 +289,6 @@ def tune_suffix(
         stopped = f"stopped after {len(epochs)} of {step.epochs} epochs: {limit}"
         console.say(f"            {stopped}")
     load_state(trainable, end)
-    stage = "from scratch" if recipe.from_scratch else f"fine-tuning {step_name(step.unfreeze)}"
     logits = suffix_logits(trainable, validation)
     result = _stage(logits, labels, taken) | {
         "epochs": len(epochs),
@@ -304,7 +296,7 @@ def tune_suffix(
         "parameters": count,
         "photos_per_second": len(train) * len(epochs) / taken,
     }
-    return Tuned(trainable, step, boundary, start, end, logits, stage, {stage: result}, _stage_history(stage, epochs))
+    return Tuned(trainable, step, boundary, start, end, logits, stage, {stage: result})
 
 
 def fine_tuning(recipe: Recipe, epochs: int, seconds: float | None = None) -> FineTuning:
