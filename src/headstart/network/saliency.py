@@ -51,7 +51,7 @@ def saliency(network: nn.Module, preprocessing: Preprocessing, pixels: Pixels, c
         maps.append(found.detach().squeeze(1).numpy())
     every = np.concatenate(maps).astype(np.float32)
     highest = every.max(axis=(1, 2), keepdims=True, initial=0)
-    return every / np.where(highest > 0, highest, 1)
+    return every / np.where(highest > 0, highest, np.float32(1))
 
 
 class _End(nn.Module):
