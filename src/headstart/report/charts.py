@@ -21,7 +21,7 @@ from headstart.report.plots import draw_history
 _WIDTH = 4.0
 # Names are shown up to the first, counts up to the second; with more classes than the last, ordering takes too long.
 _NAMED_CLASSES, _COUNTED_CLASSES, _ORDERED_CLASSES = 130, 25, 1000
-_CURVE_POINTS = 200
+_CURVE_POINTS, _LEAST_COVERAGE = 200, 0.05
 
 
 def history_chart(history: pd.DataFrame, kind: str) -> Figure:
@@ -117,8 +117,10 @@ def reliability_chart(before: dict[str, Any], after: dict[str, Any]) -> Figure:
 def coverage_chart(curve: list[dict[str, float]], least: float, point: dict[str, float] | None) -> Figure:
     """Draw accuracy over the share of photos that are accepted, the accuracy wanted, and where the threshold is."""
     figure, axes = _chart(3.0)
-    step = -(-len(curve) // _CURVE_POINTS) or 1
-    shown = [*curve[::step], *curve[-1:]]
+    # The accuracy of the first few photos is any number.
+    kept = [row for row in curve if row["coverage"] >= _LEAST_COVERAGE]
+    step = -(-len(kept) // _CURVE_POINTS) or 1
+    shown = [*kept[::step], *kept[-1:]]
     axes.axhline(100 * least, color="0.6", linestyle="--", linewidth=1, label=f"wanted: {100 * least:.0f}%")
     axes.plot([100 * row["coverage"] for row in shown], [100 * row["accuracy"] for row in shown], "-", color=BLUE)
     if point is not None:

@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from markupsafe import Markup, escape
 from matplotlib import rc_context
@@ -16,10 +16,10 @@ BLUE, ORANGE = "#1f5fa8", "#b3531d"
 # What figures are drawn in, and the colour of the page's style sheet that it becomes.
 _IN_PAGE = {
     "#000000": "currentColor",
-    "#4d4d4d": "currentColor",
+    "#4c4c4c": "currentColor",
     "#999999": "var(--faint)",
     "#e5e5e5": "var(--line)",
-    "#e6e6e6": "var(--line)",
+    "#cccccc": "var(--line)",
     "#ffffff": "var(--paper)",
     BLUE: "var(--mark)",
     ORANGE: "var(--warm)",
@@ -36,8 +36,8 @@ def inline_svg(draw: Callable[[], Figure], name: str, description: str) -> Marku
         description: what the picture shows, for those who cannot see it.
     """
     text = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
-    with rc_context(cast(Any, settings)), warnings.catch_warnings():
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
+    with rc_context(settings), warnings.catch_warnings():
         # The browser has glyphs that the font text is measured by lacks.
         warnings.filterwarnings("ignore", "Glyph")
         draw().savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -63,7 +63,7 @@ def _named(body: str, name: str) -> str:
 
 def _coloured(body: str) -> str:
     """Put the page's colours and font in place of the figure's."""
-    body = re.sub(r" font-family: [^;]*;", "", body)
+    body = re.sub(r" font-family: [^;\"]*;?", "", body)
 
     def styled(found: re.Match[str]) -> str:
         return re.sub(r"#[0-9a-f]{6}", lambda colour: _IN_PAGE.get(colour[0], colour[0]), found[0])

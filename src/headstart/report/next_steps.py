@@ -8,6 +8,7 @@ from typing import Any
 
 from headstart.errors import counted, listed
 from headstart.photos.names import readable_names
+from headstart.report.figure import shortened
 from headstart.report.selection import ConfusedPair, confused_pairs
 from headstart.report.tables import RunTables
 
@@ -19,7 +20,7 @@ _HALF_INTERVAL = 0.03
 _WEAK, _CONFUSED, _CONFUSED_PHOTOS = 0.1, 0.1, 3
 _WELL_CALIBRATED, _PHOTOS_FOR_CALIBRATION = 0.05, 100
 _GOOD_AUROC = 0.8
-_NAMED = 3
+_NAMED, _LONGEST_NAME = 3, 50
 
 
 def next_steps(metrics: Json, tables: RunTables, recipe: Json) -> list[str]:
@@ -31,7 +32,7 @@ def next_steps(metrics: Json, tables: RunTables, recipe: Json) -> list[str]:
         recipe: of `recipe.toml`.
     """
     labels = [row["class"] for row in metrics["test"]["per_class"]]
-    names = dict(zip(labels, readable_names(labels), strict=True))
+    names = {label: shortened(name, _LONGEST_NAME) for label, name in zip(labels, readable_names(labels), strict=True)}
     return [
         *_against_the_majority(metrics, names),
         *_problems(metrics, tables),
@@ -88,7 +89,7 @@ def _training_time(tables: RunTables, recipe: Json) -> Iterator[str]:
         return
     if not plan["steps"]:
         if recipe.get("unfreeze") != 0:
-            yield f"Give it more time: in {budget} there was none to fine-tune. Try --budget with three times as much."
+            yield f"Give it more time: in {budget} there was none left to fine-tune. Try three times as much."
         return
     stages = [rows for stage, rows in tables.history.groupby("stage", sort=False) if stage != "probe"]
     for step, rows in zip(plan["steps"], stages, strict=False):
@@ -97,7 +98,7 @@ def _training_time(tables: RunTables, recipe: Json) -> Iterator[str]:
         if cut_short:
             yield (
                 f"Give it more time: fine-tuning still improved when its time was over, after {len(rows)} of "
-                f"{counted(step['epochs'], 'epoch')}. Try a --budget above {budget}."
+                f"{counted(step['epochs'], 'epoch')}. Try a budget above {budget}."
             )
             return
 
@@ -146,7 +147,7 @@ def _slices(metrics: Json) -> Iterator[str]:
     low = metrics["test"]["accuracy_interval"][0]
     worse = [row for row in metrics.get("slices") or [] if row["accuracy_interval"][1] < low]
     if worse:
-        told = [f"{row['fact']}: {row['slice']} ({row['accuracy']:.0%})" for row in worse]
+        told = [f"{row['fact']}: {shortened(row['slice'], _LONGEST_NAME)} ({row['accuracy']:.0%})" for row in worse]
         yield f"Add training photos of the kind that it does worse on: {listed(told, _NAMED)}."
 
 

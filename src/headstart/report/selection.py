@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from headstart.report.tables import RunTables
+from headstart.report.tables import PREDICTED, RunTables
 
 _SAMPLE, _CLASSES_IN_SAMPLE = 60, 120
 _MISTAKES = 24
@@ -103,7 +103,7 @@ def confused_pairs(tables: RunTables) -> list[ConfusedPair]:
 
 def right_photos(predictions: pd.DataFrame) -> list[ShownPhoto]:
     """Choose photos that were classified rightly: the surest of classes spread evenly, then their next."""
-    right = predictions[predictions["label"] == predictions["prediction"]]
+    right = predictions.loc[predictions["label"] == predictions["prediction"], PREDICTED]
     right = right.sort_values(["probability", "path"], ascending=[False, True], kind="stable")
     shown = _spread(sorted(set(right["label"])), _LOOKED_INTO)
     right = right[right["label"].isin(shown)]

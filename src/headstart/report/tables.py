@@ -13,6 +13,9 @@ import pandas as pd
 from headstart.photos.findings import COLUMNS
 from headstart.run_folder import RunFolder
 
+# What is said of each test photo, besides the probability of every class.
+PREDICTED = ["path", "label", "prediction", "probability"]
+
 
 @dataclass(frozen=True)
 class RunTables:
@@ -36,7 +39,7 @@ class RunTables:
     @property
     def mistakes(self) -> pd.DataFrame:
         """The rows of `predictions` that are wrong, surest first."""
-        wrong = self.predictions[self.predictions["label"] != self.predictions["prediction"]]
+        wrong = self.predictions.loc[self.predictions["label"] != self.predictions["prediction"], PREDICTED]
         return wrong.sort_values(["probability", "path"], ascending=[False, True], kind="stable")
 
     def mean_probabilities(self) -> npt.NDArray[np.float64]:
@@ -58,7 +61,7 @@ def read_tables(folder: RunFolder) -> RunTables:
         catalog=_read(folder.catalog, ["path", "label", "split", "digest"]),
         problems=_read(folder.problems, COLUMNS),
         history=_read(folder.history, ["stage"], curves),
-        predictions=_read(folder.predictions, ["path", "label", "prediction"], ["probability"]),
+        predictions=_read(folder.predictions, PREDICTED[:3], PREDICTED[3:]),
         label_issues=issues.sort_values(["score", "path"], kind="stable").reset_index(drop=True),
     )
 
