@@ -62,24 +62,30 @@ def confusion_chart(counts: npt.NDArray[np.int64], names: list[str]) -> Figure:
     It has counts in up to 25 classes, and names in up to 130.
     """
     number = len(names)
-    cell = np.interp(number, [2, 10, 25, 60, 130], [0.55, 0.45, 0.32, 0.18, 0.118])
+    cell = np.interp(number, [2, 10, 25, 60, 130], [0.55, 0.45, 0.32, 0.18, 0.105])
     side = number * cell if number <= _NAMED_CLASSES else 7.0
-    figure = Figure(figsize=(side + 1.9, side + 1.9), layout="constrained")
+    shown = [shortened(name, 24) for name in names] if number <= _NAMED_CLASSES else []
+    size = 9 if number <= 25 else max(6.2, 60 * cell)
+    # Letters are about 0.6 of their size wide; a point is 1/72 of an inch.
+    margin = 0.6 + max((len(name) for name in shown), default=0) * 0.6 * size / 72
+    figure = Figure(figsize=(side + margin, side + margin), layout="constrained")
     axes = figure.subplots()
     # Transparent where there is nothing, so that the page's own ground shows.
     axes.imshow(_shades(counts), interpolation="none", aspect="equal")
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     axes.spines[:].set_color("0.6")
-    if number <= _NAMED_CLASSES:
-        shown = [shortened(name, 24) for name in names]
-        size = 9 if number <= 25 else max(6.2, 60 * cell)
+    if shown:
         axes.set_xticks(range(number), shown, rotation=90, fontsize=size)
         axes.set_yticks(range(number), shown, fontsize=size)
         axes.tick_params(length=2, pad=2)
     if number <= _COUNTED_CLASSES:
         for row, column in np.argwhere(counts > 0):
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=9)
+    else:  # lines that lead the eye from a name to its cell
+        for place in np.arange(4.5, number - 1, 5):
+            axes.axhline(place, color="0.9", linewidth=0.5, zorder=0)
+            axes.axvline(place, color="0.9", linewidth=0.5, zorder=0)
     return figure
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from headstart.errors import counted
 from headstart.report.album import Album, Inlined
@@ -21,8 +22,6 @@ Json = dict[str, Any]
 # Rows of a table in the page; its file has all.
 MOST_CLASSES, MOST_PROBLEMS, MOST_SLICES = 500, 100, 60
 _LONGEST_NAME = 200
-# As wide as the page: a matrix of no more classes need not be scrolled.
-_FITTING_CLASSES = 40
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def curves(history: pd.DataFrame) -> Json | None:
     }
 
 
-def confusion(metrics: Json, tables: RunTables, names: dict[str, str]) -> str:
+def confusion(metrics: Json, tables: RunTables, names: dict[str, str]) -> Markup:
     """Draw the confusion matrix, classes that are alike side by side."""
     from headstart.report.charts import confusion_chart, similarity_order
 
@@ -153,8 +152,7 @@ def confusion(metrics: Json, tables: RunTables, names: dict[str, str]) -> str:
         f"Confusion matrix of {counted(len(labels), 'class')}: {right:,} of {counted(int(counts.sum()), 'test photo')} "
         "on the diagonal, where prediction and truth agree. The most frequent confusions are listed below."
     )
-    svg = inline_svg(lambda: confusion_chart(counts[np.ix_(order, order)], shown), "confusion", description)
-    return svg.replace("<svg ", '<svg class="fits" ', 1) if 10 < len(labels) <= _FITTING_CLASSES else svg
+    return inline_svg(lambda: confusion_chart(counts[np.ix_(order, order)], shown), "confusion", description)
 
 
 def pairs(selection: Selection, album: Album) -> list[tuple[ConfusedPair, list[Card]]]:
