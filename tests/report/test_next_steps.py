@@ -89,7 +89,7 @@ def test_label_suspects(metrics, tables):
 
 def test_time_ran_out(metrics, tables):
     nothing = {"budget": "20s", "plan": {"steps": []}}
-    assert "in 20s there was none left to fine-tune" in told(metrics, tables, nothing)
+    assert "in 20s there was no room for fine-tuning" in told(metrics, tables, nothing)
     assert next_steps(metrics, tables, nothing | {"unfreeze": 0}) == []
     cut = {"budget": "5m", "plan": {"steps": [{"unfreeze": "stage6", "epochs": 9}]}}
     assert "after 4 of 9 epochs. Try a budget above 5m." in told(metrics, tables, cut)
@@ -103,6 +103,8 @@ def test_weak_classes_want_photos_where_they_have_few(metrics, tables):
     assert "Add photos of ant (10 training photos, F1 0.50): fewer than" in told(metrics, tables)
     metrics["test"]["per_class"] = [per_class("n02085782-ant", 0.95), per_class("bee", 0.5), per_class("cat", 0.95)]
     assert "Look at the mistakes with bee (F1 0.50): worse than the rest" in told(metrics, tables)
+    metrics["test"]["per_class"][1]["photos"] = 4  # too few to judge by
+    assert next_steps(metrics, tables, RECIPE) == []
 
 
 def test_confused_pairs(metrics, tables):

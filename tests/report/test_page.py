@@ -77,6 +77,9 @@ def test_a_run_with_everything_has_every_section(made):
     assert len(page.attributes("svg")) == 5
     for tag, name in (("svg", "aria-label"), ("img", "alt")):
         assert all(len(found[name]) > 10 for found in page.attributes(tag))
+    # Every colour of a drawing is the page's.
+    drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert {colour for drawing in drawings for colour in re.findall(r": (#[0-9a-f]{6})", drawing)} == set()
     ids = [found["id"] for _, found in page.elements if "id" in found]
     assert len(ids) == len(set(ids))
     for told in (

@@ -17,6 +17,8 @@ from headstart.report.figure import shortened
 from headstart.report.inline_svg import BLUE, ORANGE
 from headstart.report.plots import draw_history
 
+# In the matrix, halfway between the colours of the light and the dark page.
+RIGHT, WRONG = "#4a90d9", "#d9722e"
 # On a phone, a chart of this width in inches needs no scrolling and its text can be read.
 _WIDTH = 4.0
 # Names are shown up to the first, counts up to the second; with more classes than the last, ordering takes too long.
@@ -90,13 +92,14 @@ def confusion_chart(counts: npt.NDArray[np.int64], names: list[str]) -> Figure:
 
 
 def _shades(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Return (num_classes, num_classes, 4) RGBA; colours halfway between those of the light and the dark page."""
+    """Return (num_classes, num_classes, 4) RGBA."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shades = np.empty((*counts.shape, 4))
-    shades[..., :3] = to_rgb("#e2803d")
-    shades[np.diag_indices(len(counts))] = (*to_rgb("#4a90d9"), 0)
-    # A single mistake among many photos can still be seen; text on the strongest shade can still be read.
-    shades[..., 3] = np.where(shares > 0, 0.12 + 0.58 * np.sqrt(shares), 0)
+    shades[..., :3] = to_rgb(WRONG)
+    shades[np.diag_indices(len(counts))] = (*to_rgb(RIGHT), 0)
+    # A single mistake among many photos can still be seen, and a count on the strongest shade can still be read.
+    strongest = 0.64 if len(counts) <= _COUNTED_CLASSES else 1.0
+    shades[..., 3] = np.where(shares > 0, 0.12 + (strongest - 0.12) * np.sqrt(shares), 0)
     return np.asarray(np.rint(255 * shades), np.uint8)
 
 

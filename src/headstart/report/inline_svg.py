@@ -19,7 +19,7 @@ _IN_PAGE = {
     "#4c4c4c": "currentColor",
     "#999999": "var(--faint)",
     "#e5e5e5": "var(--line)",
-    "#cccccc": "var(--line)",
+    "#e6e6e6": "var(--line)",
     "#ffffff": "var(--paper)",
     BLUE: "var(--mark)",
     ORANGE: "var(--warm)",

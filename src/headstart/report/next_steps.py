@@ -18,6 +18,8 @@ Json = dict[str, Any]
 _HALF_INTERVAL = 0.03
 # A class counts as weak below the mean of all by this much, a pair as confused from this share of the class's photos.
 _WEAK, _CONFUSED, _CONFUSED_PHOTOS = 0.1, 0.1, 3
+# With fewer test photos, a class's F1 is any number.
+_PHOTOS_TO_JUDGE = 5
 _WELL_CALIBRATED, _PHOTOS_FOR_CALIBRATION = 0.05, 100
 _GOOD_AUROC = 0.8
 _NAMED, _LONGEST_NAME = 3, 50
@@ -89,7 +91,7 @@ def _training_time(tables: RunTables, recipe: Json) -> Iterator[str]:
         return
     if not plan["steps"]:
         if recipe.get("unfreeze") != 0:
-            yield f"Give it more time: in {budget} there was none left to fine-tune. Try three times as much."
+            yield f"Give it more time: in {budget} there was no room for fine-tuning. Try three times as much."
         return
     stages = [rows for stage, rows in tables.history.groupby("stage", sort=False) if stage != "probe"]
     for step, rows in zip(plan["steps"], stages, strict=False):
@@ -104,7 +106,7 @@ def _training_time(tables: RunTables, recipe: Json) -> Iterator[str]:
 
 
 def _weak_classes(metrics: Json, tables: RunTables, names: dict[str, str]) -> Iterator[str]:
-    rows = [row for row in metrics["test"]["per_class"] if row["photos"]]
+    rows = [row for row in metrics["test"]["per_class"] if row["photos"] >= _PHOTOS_TO_JUDGE]
     limit = metrics["test"]["macro_f1"] - _WEAK
     weak = sorted((row for row in rows if row["f1"] < limit), key=lambda row: (row["f1"], row["class"]))
     catalog = tables.catalog

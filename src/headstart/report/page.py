@@ -11,6 +11,7 @@ from headstart.errors import HeadstartError, counted
 from headstart.photos.names import readable_names
 from headstart.report import sections
 from headstart.report.album import Album
+from headstart.report.charts import RIGHT, WRONG
 from headstart.report.next_steps import next_steps
 from headstart.report.selection import Selection, select
 from headstart.report.tables import RunTables, read_tables
@@ -107,6 +108,8 @@ def _shown(
         "severities": bool((problems["severity"] != "").any()),
         "curves": sections.curves(tables.history),
         "confusion": sections.confusion(metrics, tables, names),
+        "right_colour": RIGHT,
+        "wrong_colour": WRONG,
         "pairs": sections.pairs(selection, album),
         "per_class": sections.per_class(metrics, tables.catalog),
         "mistakes": sections.cards(selection.mistakes, album.thumbnail),

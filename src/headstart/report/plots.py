@@ -63,7 +63,7 @@ def draw_history(axes: Axes, history: pd.DataFrame, kind: str, numbered: bool = 
     axes.set_ylabel("accuracy (%)" if kind == "accuracy" else "cross-entropy loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if kind == "accuracy":
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
 
 
 def comparison_figure(histories: dict[str, pd.DataFrame]) -> Picture:
