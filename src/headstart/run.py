@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import time
-<<<<<<< HEAD
-from collections.abc import Mapping
-=======
-from collections.abc import Sequence
->>>>>>> helper-log
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -147,16 +143,10 @@ def train(
         with watch.timing("planning"):
             plan = recipe.plan or same_for_all(plan_run(recipe, network, data, watch.elapsed, console))
         recipe = recipe.model_copy(update={"plan": plan})
-<<<<<<< HEAD
         folder.begin(recipe, catalog, found)
-
-        head, kept, history, stages = None, NOTHING_KEPT, list[dict[str, Any]](), dict[str, Any]()
-=======
-        folder.begin(recipe, catalog)
         history.begin(folder, recipe)
 
-        kept, stages = NOTHING_KEPT, dict[str, Any]()
->>>>>>> helper-log
+        head, kept, stages = None, NOTHING_KEPT, dict[str, Any]()
         if not recipe.from_scratch:
             with watch.timing("embedding"), first_process_first():
                 embed_for_head(data, recipe, console)
@@ -208,12 +198,8 @@ def train(
                 outsiders = measure_outsiders(classifier, recipe.outsiders, predictions, console)
             metrics["rejection"]["outsiders"] = outsiders
         with watch.timing("writing"):
-<<<<<<< HEAD
-            _save(folder, classifier, metrics, watch)
-=======
-            _save(folder, network, preprocessing, catalog, recipe, metrics, watch)
+            _save(folder, classifier, catalog.root, metrics, watch, console)
             history.finish(folder, metrics)
->>>>>>> helper-log
         if profile and process_number() == 0:
             profile_run(folder, catalog, data, network, kept, recipe, metrics, watch)
         return _told(Run(folder.path, metrics), profile, console)
@@ -357,12 +343,16 @@ def _classifier(
     return Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine, rejection)
 
 
-def _save(folder: RunFolder, classifier: Classifier, metrics: dict[str, Any], watch: Stopwatch) -> None:
+def _save(
+    folder: RunFolder, classifier: Classifier, root: Path, metrics: dict[str, Any], watch: Stopwatch, console: Console
+) -> None:
     """Write the classifier, the pictures and the report, and last the metrics."""
     from headstart.report.page import write_report
     from headstart.report.plots import write_confusion_plot, write_history_plot
+    from headstart.report.thumbnails import write_thumbnails
 
     classifier.save(folder.classifier)
+    write_thumbnails(folder, root, classifier.network, classifier.preprocessing, console)
     write_history_plot(pd.read_csv(folder.history), folder.curves)
     write_confusion_plot(metrics["test"]["confusion_matrix"], classifier.class_names, folder.confusion)
     metrics["seconds"] = {**watch.seconds, "total": watch.elapsed}

@@ -36,6 +36,7 @@ class RunFolder:
         self.confusion = path / "confusion.png"
         self.classifier = path / "classifier"
         self.report = path / "report.html"
+        self.pictures = path / "pictures"
         self.checkpoints = checkpoints or path / "checkpoints"
 
     def finished(self, catalog: Catalog) -> bool:

@@ -25,10 +25,14 @@ class Picture(Figure):
         return data.getvalue()
 
 
+def shortened(name: str, longest: int) -> str:
+    """Shorten a long name."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
 def caption(name: str, longest: int = 24) -> str:
     """Shorten a long name, and keep matplotlib from reading dollar signs in it as mathematics."""
-    shown = name if len(name) <= longest else name[: longest - 1] + "…"
-    return shown.replace("$", r"\$")
+    return shortened(name, longest).replace("$", r"\$")
 
 
 def write_picture(figure: Figure, path: Path) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 from headstart.photos.names import readable_names
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from headstart.report.figure import Picture
 
 _TRAINING, _VALIDATION = "#b3531d", "#1f5fa8"
@@ -22,34 +24,46 @@ def history_figure(history: pd.DataFrame) -> Picture:
     Args:
         history: the run's `history.csv`.
     """
-    from matplotlib.ticker import MaxNLocator
-
     from headstart.report.figure import Picture
 
     figure = Picture(figsize=(9, 3.6), layout="constrained")
-    for axes, kind, factor in zip(figure.subplots(1, 2), ("accuracy", "loss"), (100, 1), strict=True):
-        offset = 0
-        for number, (stage, rows) in enumerate(history.groupby("stage", sort=False)):
-            steps = offset + np.arange(1, len(rows) + 1)
-            for part, colour in (("train", _TRAINING), ("validation", _VALIDATION)):
-                label = {"train": "training", "validation": "validation"}[part] if number == 0 else None
-                values = factor * rows[f"{part}_{kind}"]
-                axes.plot(steps, values, "o-", color=colour, label=label, markersize=3, linewidth=1.5)
-            if number:
-                axes.axvline(offset + 0.5, color="0.6", linewidth=0.8, linestyle=":")
-            unit = "strengths" if stage == "probe" else "epochs"
-            middle = offset + (len(rows) + 1) / 2
-            place = {"xy": (middle, 1.02), "xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
-            axes.annotate(f"{stage} ({unit})", **place, color="0.3")
-            offset += len(rows)
-        axes.set_xlabel("epoch (for the probe: strength), stages in turn")
-        axes.set_ylabel("accuracy (%)" if kind == "accuracy" else "cross-entropy loss")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes, kind in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        draw_history(axes, history, kind)
         axes.grid(color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        if kind == "accuracy":
-            axes.legend(frameon=False, loc="lower right")
     return figure
+
+
+def draw_history(axes: Axes, history: pd.DataFrame, kind: str, numbered: bool = False) -> None:
+    """Draw the `accuracy` or the `loss` by epoch, with all stages one after another.
+
+    Args:
+        axes: to draw into.
+        history: the run's `history.csv`.
+        kind: what to draw.
+        numbered: whether stages have their numbers, for want of room, instead of their names.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    factor, offset = 100 if kind == "accuracy" else 1, 0
+    for number, (stage, rows) in enumerate(history.groupby("stage", sort=False)):
+        steps = offset + np.arange(1, len(rows) + 1)
+        for part, colour in (("train", _TRAINING), ("validation", _VALIDATION)):
+            label = {"train": "training", "validation": "validation"}[part] if number == 0 else None
+            values = factor * rows[f"{part}_{kind}"]
+            axes.plot(steps, values, "o-", color=colour, label=label, markersize=3, linewidth=1.5)
+        if number:
+            axes.axvline(offset + 0.5, color="0.6", linewidth=0.8, linestyle=":")
+        unit = "strengths" if stage == "probe" else "epochs"
+        middle = offset + (len(rows) + 1) / 2
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8, "color": "0.3"}
+        axes.annotate(f"{number + 1}" if numbered else f"{stage} ({unit})", (middle, 1.02), **place)
+        offset += len(rows)
+    axes.set_xlabel("epoch (for the probe: strength), stages in turn")
+    axes.set_ylabel("accuracy (%)" if kind == "accuracy" else "cross-entropy loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if kind == "accuracy":
+        axes.legend(frameon=False, loc="best")
 
 
 def comparison_figure(histories: dict[str, pd.DataFrame]) -> Picture:
