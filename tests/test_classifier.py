@@ -46,6 +46,7 @@ def test_predict_is_a_table_in_the_order_given_with_errors_as_rows(finished, cla
         "path",
         "label",
         "probability",
+        "accepted",
         "error",
         "label_2",
         "probability_2",
@@ -56,7 +57,13 @@ def test_predict_is_a_table_in_the_order_given_with_errors_as_rows(finished, cla
     assert table["label"].tolist() == ["cat", None, "ant", None]
     assert table["error"][0] == "" and "not an image" in table["error"][1] and table["error"][3] == "no such file"
     assert table["probability"].isna().tolist() == [False, True, False, True]
-    assert classifier.predict(paths[:1], top_k=1).columns.tolist() == ["path", "label", "probability", "error"]
+    assert classifier.predict(paths[:1], top_k=1).columns.tolist() == [
+        "path",
+        "label",
+        "probability",
+        "accepted",
+        "error",
+    ]
     assert len(classifier.predict([])) == 0
     assert len(classifier.predict(str(paths[0]))) == 1
 

@@ -165,7 +165,7 @@ def test_predict_writes_every_format_alike(headstart, finished, tmp_path):
         assert table["label"].fillna("").tolist() == ["ant"] * 10 + [""] + ["bee"] * 3 + ["cat", ""]
         assert table["error"].fillna("")[15] == "no such file"
         assert table["probability"].round(4).equals(tables["parquet"]["probability"].round(4))
-        assert table.columns.tolist()[:4] == ["path", "label", "probability", "error"]
+        assert table.columns.tolist()[:5] == ["path", "label", "probability", "accepted", "error"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "out.csv", "out.jsonl", "out.parquet"]
 
 
@@ -173,7 +173,7 @@ def test_predict_prints_csv_or_json_lines(headstart, finished):
     run, photos = finished
     result = headstart("predict", run, photos / "cat" / "1.png", "--top-k", "2")
     header, row = result.stdout.splitlines()
-    assert header == "path,label,probability,error,label_2,probability_2"
+    assert header == "path,label,probability,accepted,error,label_2,probability_2"
     path, label, probability, *_ = row.split(",")
     assert (path, label) == (str(photos / "cat" / "1.png"), "cat") and 0.5 < float(probability) <= 1
     lines = headstart("predict", run, photos / "cat", "--json").stdout.splitlines()

@@ -22,6 +22,9 @@ def test_a_run_leaves_all_its_files(finished):
         "recipe.toml",
         "catalog.csv",
         "problems.csv",
+        "facts.csv",
+        "label_issues.csv",
+        "pictures",
         "history.csv",
         "metrics.json",
         "predictions.csv",
@@ -35,6 +38,7 @@ def test_a_run_leaves_all_its_files(finished):
         "classifier.json",
         "weights.safetensors",
         "selftest.safetensors",
+        "rejection.safetensors",
         "README.md",
     }
     for picture in ("curves.png", "confusion.png"):
@@ -138,8 +142,11 @@ def test_unreadable_photos_are_named_and_left_out(photos, tmp_path, capsys):
     (photos / "bee" / "notes.txt").write_text("not a photo")
     run = headstart.train(photos, tmp_path / "run", **SMALL)
     problems = pd.read_csv(run.folder / "problems.csv")
-    assert problems["path"].tolist() == ["ant/broken.jpg", "bee/empty.png"]
-    assert problems["detail"][1] == "empty file"
+    severe = problems[problems["severity"] == "severe"]
+    assert severe[["path", "problem"]].to_numpy().tolist() == [
+        ["ant/broken.jpg", "truncated"],
+        ["bee/empty.png", "empty file"],
+    ]
     assert len(pd.read_csv(run.folder / "catalog.csv")) == 30
     assert "2 files left out, see problems.csv: ant/broken.jpg" in capsys.readouterr().err
 
@@ -154,7 +161,7 @@ def test_a_test_folder_of_the_users_is_the_test_split_and_never_trained_on(tmp_p
     assert len(test) == 9 and all(path.startswith("TEST/") for path in test["path"])
     assert not set(test["digest"]) & set(catalog.loc[catalog["split"] != "test", "digest"])
     problems = pd.read_csv(run.folder / "problems.csv")
-    assert len(problems) == 9 and set(problems["problem"]) == {"leak"}
+    assert (problems["problem"] == "leak").sum() == 9 == (problems["severity"] == "severe").sum()
 
 
 def test_the_example_head_and_a_table_of_paths(photos, tmp_path):
@@ -236,7 +243,8 @@ def test_the_whole_network_is_fine_tuned_from_the_probe(photos, tmp_path, capsys
 def test_unreadable_photos_are_found_where_nothing_is_embedded(photos, tmp_path):
     (photos / "ant" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a jpeg")
     run = headstart.train(photos, tmp_path / "run", weights="none", image_size=32, epochs=1, quiet=True)
-    assert pd.read_csv(run.folder / "problems.csv")["path"].tolist() == ["ant/broken.jpg"]
+    problems = pd.read_csv(run.folder / "problems.csv")
+    assert problems.loc[problems["severity"] == "severe", "path"].tolist() == ["ant/broken.jpg"]
 
 
 def test_a_time_limit_ends_training_and_is_told(photos, tmp_path, capsys):

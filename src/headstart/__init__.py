@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.checking import PhotoReport, check
     from headstart.classifier import Classifier, load
     from headstart.comparison import compare
+    from headstart.growing import add
     from headstart.recipe import Recipe
     from headstart.report.pictures import plot_history, show_samples, show_views
     from headstart.run import Run, train
@@ -29,6 +30,7 @@ __all__ = [
     "Recipe",
     "Run",
     "__version__",
+    "add",
     "check",
     "compare",
     "load",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "headstart.classifier",
+    "add": "headstart.growing",
     "check": "headstart.checking",
     "compare": "headstart.comparison",
     "load": "headstart.classifier",

@@ -158,17 +158,22 @@ class Checked:
 NOT_CHECKED = Checked()
 
 
-def check_photos(catalog: Catalog, embedder: Embedder | None, console: Console) -> Checked:
-    """Check photos by what `check` looks at, and by their features where they are embedded; say what was found."""
+def check_photos(
+    catalog: Catalog, embedder: Embedder | None, console: Console, known: pd.DataFrame | None = None
+) -> Checked:
+    """Check photos by what `check` looks at, and by their features where they are embedded; say what was found.
+
+    Photos with known facts, as `audit` takes them, are not looked at again.
+    """
     from headstart.training.stages import photos_of
 
     started = time.perf_counter()
-    found = audit(catalog, console)
+    found = audit(catalog, console, known)
     if embedder is not None and len(found.facts) <= MOST_COMPARED_BY_FEATURES:
         features = embedder.features(photos_of(found.facts), [0])
         found = found.compared(catalog.root, features.take(slice(0, len(features))))
     problems, seconds = found.problems, time.perf_counter() - started
-    console.say(f"Checked     {_counts_text(severity_counts(problems))}, in {seconds:.1f} s (problems.csv)")
+    console.say(f"Checked     problems: {_counts_text(severity_counts(problems))}, in {seconds:.1f} s (problems.csv)")
     told = problems[(problems["severity"] == SEVERE) & ~problems["path"].isin(catalog.problems["path"])]
     for problem, rows in told.groupby("problem", sort=False):
         first = rows.iloc[0]
@@ -203,7 +208,7 @@ def severity_counts(problems: pd.DataFrame) -> dict[str, int]:
 
 def _counts_text(counts: dict[str, int]) -> str:
     if not any(counts.values()):
-        return "no problems found"
+        return "none found"
     return f"{counts[SEVERE]:,} severe, {counted(counts[WARNING], 'warning')}, {counted(counts[NOTE], 'note')}"
 
 

@@ -292,6 +292,29 @@ def _train(
 
 
 @app.command()
+def add(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder, which stays as it is.")],
+    photos: Annotated[str, typer.Argument(help=f"New photos, of old classes or new ones. {PHOTOS_HELP}")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new run folder.", show_default="RUN-2, RUN-3, ...")
+    ] = None,
+    cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Add photos, or classes, to a finished run: only new photos are embedded, and a probe is fitted on all.
+
+    Old photos keep their splits; the accuracy on the old test photos is shown before and after.
+    """
+    from headstart.console import Console
+    from headstart.growing import add as run_add
+
+    grown = run_add(run, photos, output, cache=cache, console=Console(quiet, sys.stderr if as_json else None))
+    if as_json:
+        print(json.dumps({"run": str(grown.folder), **grown.metrics}))
+
+
+@app.command()
 def check(
     photos: Annotated[str, typer.Argument(help=PHOTOS_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder for problems.csv.")] = Path(

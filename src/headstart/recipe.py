@@ -264,6 +264,6 @@ def _changed(choices: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 def _fault(fault: Any, model: type[BaseModel]) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "recipe"
     if fault["type"] == "extra_forbidden":
-        return f"{name}: no such choice; expected one of {listed(list(model.model_fields), 40)}"
+        return f"{name}: no such choice; expected one of {listed(list(model.model_fields), 60)}"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should be ")
     return f"--{name.replace('_', '-')} {fault['input']!r}: expected {message}"

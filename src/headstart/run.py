@@ -87,6 +87,7 @@ def train(
     profile: bool = False,
     log: Sequence[str] = (),
     console: Console | None = None,
+    known: pd.DataFrame | None = None,
     **choices: Any,
 ) -> Run:
     """Train a classifier on a folder of photos.
@@ -101,6 +102,7 @@ def train(
         profile: whether to measure, at the end, how far each stage is from the least that it could take here.
         log: where else each epoch is logged as it comes: tensorboard, mlflow, or both.
         console: where to print; standard output unless told.
+        known: `facts.csv` of an earlier run: photos in it are not looked at again.
         choices: fields of `Recipe`, which override the recipe's.
 
     Raises:
@@ -132,7 +134,7 @@ def train(
             catalog = _embed_photos(catalog, embedder, recipe, console)
         with watch.timing("checking"):
             features = None if recipe.from_scratch else embedder
-            found = check_photos(catalog, features, console) if recipe.check else NOT_CHECKED
+            found = check_photos(catalog, features, console, known) if recipe.check else NOT_CHECKED
         catalog = _split(catalog, recipe, found.originals, console)
         for sentence in advice(recipe, catalog, preprocessing.image_size):
             console.say(f"Advice      {sentence}")
@@ -176,9 +178,7 @@ def train(
             rejection = settle(network, kept, data, judgement, console)
             measured, predictions = measure_test(network, kept, data, judgement, rejection, head, console)
         write_table(folder.predictions, predictions)
-        metrics = {
-            "validation": judgement.metrics,
-            **measured,
+        metrics = measured | {
             "slices": accuracy_by_slice(predictions, found.facts, catalog.class_depth),
             "stages": stages,
             "kept": kept.told(),
@@ -189,16 +189,18 @@ def train(
             "versions": versions(),
             "machine": machine(),
         }
+        with watch.timing("writing"):
+            classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics)
+            classifier.save(folder.classifier)
         if recipe.check and not recipe.from_scratch:
             with watch.timing("checking"):
                 metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, console)
-        classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics)
         if recipe.outsiders is not None:
             with watch.timing("evaluation"):
                 outsiders = measure_outsiders(classifier, recipe.outsiders, predictions, console)
             metrics["rejection"]["outsiders"] = outsiders
         with watch.timing("writing"):
-            _save(folder, classifier, catalog.root, metrics, watch, console)
+            _report(folder, classifier, catalog.root, metrics, watch, console)
             history.finish(folder, metrics)
         if profile and process_number() == 0:
             profile_run(folder, catalog, data, network, kept, recipe, metrics, watch)
@@ -343,15 +345,14 @@ def _classifier(
     return Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine, rejection)
 
 
-def _save(
+def _report(
     folder: RunFolder, classifier: Classifier, root: Path, metrics: dict[str, Any], watch: Stopwatch, console: Console
 ) -> None:
-    """Write the classifier, the pictures and the report, and last the metrics."""
+    """Write the pictures and the report, and last the metrics."""
     from headstart.report.page import write_report
     from headstart.report.plots import write_confusion_plot, write_history_plot
     from headstart.report.thumbnails import write_thumbnails
 
-    classifier.save(folder.classifier)
     write_thumbnails(folder, root, classifier.network, classifier.preprocessing, console)
     write_history_plot(pd.read_csv(folder.history), folder.curves)
     write_confusion_plot(metrics["test"]["confusion_matrix"], classifier.class_names, folder.confusion)
@@ -386,4 +387,6 @@ def _trust_text(metrics: dict[str, Any]) -> str:
 def _time_text(metrics: dict[str, Any]) -> str:
     """Say how long a run took, and how its forecast held."""
     taken, planned = metrics["seconds"]["total"], metrics["planned_seconds"]
+    if not planned:
+        return f"{taken:.0f} s in all"
     return f"{taken:.0f} s in all, {planned:.0f} s were forecast ({100 * (taken / planned - 1):+.0f}%)"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from headstart.atomic import write_json, write_table, write_text
@@ -21,6 +22,9 @@ from headstart.training.hardware import process_number
 
 class RunFolder:
     """The files of one run. `metrics.json` is written last: a run that has it is finished."""
+
+    # The photos of a run that has grown, old and new: there before the run begins.
+    LISTING = "photos.csv"
 
     def __init__(self, path: Path, checkpoints: Path | None = None) -> None:
         self.path = path
@@ -68,6 +72,26 @@ class RunFolder:
         if found.facts is not None:
             write_table(self.facts, found.facts)
 
+    def read_catalog(self) -> pd.DataFrame:
+        """Read `catalog.csv`; every cell is text."""
+        return pd.read_csv(self.catalog, dtype=str, keep_default_na=False)
+
+    def read_facts(self) -> pd.DataFrame | None:
+        """Read `facts.csv`, where photos were checked."""
+        if not self.facts.exists():
+            return None
+        kinds: dict[str, str] = dict.fromkeys(
+            ("path", "label", "split", "digest", "file_format", "mode", "camera"), "str"
+        )
+        kinds["fingerprint"] = "uint64"
+        numbers = {"taken": "", "sharpness": ""}  # may be missing
+        return pd.read_csv(self.facts, dtype=kinds, keep_default_na=False, na_values=numbers)
+
+    def read_predictions(self) -> pd.DataFrame:
+        """Read `predictions.csv`; a class may well be called NA."""
+        texts = dict.fromkeys(("path", "label", "prediction"), str)
+        return pd.read_csv(self.predictions, dtype=texts, keep_default_na=False)
+
     def read_metrics(self) -> dict[str, Any]:
         """Read `metrics.json`."""
         metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
@@ -102,7 +126,9 @@ def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
                 f"-o {path}: holds a run of another recipe: {listed(differences)}.",
                 "Choose another folder with -o, or repeat that run with --recipe.",
             )
-    elif path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+    elif path.exists() and any(
+        not entry.name.startswith(".") and entry.name != RunFolder.LISTING for entry in path.iterdir()
+    ):
         raise HeadstartError(
             f"-o {path}: holds files and is not a run; expected a new or empty folder.", "Choose another with -o."
         )

@@ -129,7 +129,7 @@ def measure_test(
         console: shows progress.
 
     Returns:
-        Metrics by name (test, calibration, rejection, majority, comparison), and a row for each photo.
+        Metrics by name (validation, test, calibration, rejection, majority, comparison), and a row for each photo.
     """
     labels = data.labels["test"]
     logits, distances = logits_and_distances(network, rejection.directions, kept, data, "test", console)
@@ -142,6 +142,7 @@ def measure_test(
     paths = [photo.name for photo in data.photos["test"]]
     table = prediction_table(paths, labels, probabilities, data.class_names, further)
     metrics = {
+        "validation": judgement.metrics,
         "test": measure(labels, probabilities, data.class_names),
         "calibration": {
             "temperature": judgement.temperature,

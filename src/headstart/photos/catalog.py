@@ -89,7 +89,7 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts), name
 
 
-def read_catalog(source: str | Path) -> Catalog:
+def read_catalog(source: str | Path, least_classes: int = 2) -> Catalog:
     """Read a folder of photos, or a table of paths and labels.
 
     A folder has a folder per class, with photos at any depth below it, or first `train`, `val` and `test`
@@ -97,7 +97,7 @@ def read_catalog(source: str | Path) -> Catalog:
     Parquet table has the columns path and label, optionally split; its paths are relative to the table.
 
     Raises:
-        HeadstartError: when there is nothing to learn from: no such folder, no photos, fewer than two
+        HeadstartError: when there is nothing to learn from: no such folder, no photos, fewer than `least_classes`
             classes, missing columns, or paths that do not exist.
     """
     path = Path(source).expanduser()
@@ -107,9 +107,9 @@ def read_catalog(source: str | Path) -> Catalog:
             "Check the path, or name a dataset: digits, stanford-dogs, tfds:NAME or hf:NAME.",
         )
     if path.is_dir():
-        catalog = _read_folder(path.resolve())
+        catalog = _read_folder(path.resolve(), least_classes)
     elif path.suffix.lower() in _TABLE_SUFFIXES:
-        catalog = _read_table(path.resolve())
+        catalog = _read_table(path.resolve(), least_classes)
     else:
         raise HeadstartError(
             f"{source}: is a file; expected a folder of photos, or a table ending in {', '.join(_TABLE_SUFFIXES)}.",
@@ -179,7 +179,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def _read_folder(root: Path) -> Catalog:
+def _read_folder(root: Path, least_classes: int) -> Catalog:
     ignored: Counter[str] = Counter()
     paths = [file.relative_to(root).as_posix() for file in photo_files(root, ignored)]
     if not paths:
@@ -199,10 +199,10 @@ def _read_folder(root: Path) -> Catalog:
     labels = [path.split("/", class_depth + 1)[class_depth] for path in inside]
     splits = [SPLIT_NAMES[path.split("/", 1)[0].casefold()] if split_layout else "" for path in inside]
     table = pd.DataFrame({"path": inside, "label": labels, "split": splits}, dtype=str)
-    return _checked(Catalog(root, table, [], ignored=dict(ignored), class_depth=class_depth), str(root))
+    return _checked(Catalog(root, table, [], ignored=dict(ignored), class_depth=class_depth), str(root), least_classes)
 
 
-def _read_table(path: Path) -> Catalog:
+def _read_table(path: Path, least_classes: int) -> Catalog:
     table = load_table(path)
     columns = {str(column).strip().casefold(): column for column in table.columns}
     missing = [name for name in ("path", "label") if name not in columns]
@@ -235,7 +235,7 @@ def _read_table(path: Path) -> Catalog:
             f"{path}: {counted(len(twice), 'photo')} with more than one label or split: {listed(twice)}.",
             "Give each photo one row.",
         )
-    return _checked(Catalog(path.parent, table, []), str(path))
+    return _checked(Catalog(path.parent, table, []), str(path), least_classes)
 
 
 def load_table(path: Path) -> pd.DataFrame:
@@ -287,11 +287,11 @@ def _check_cells(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def _checked(catalog: Catalog, source: str) -> Catalog:
+def _checked(catalog: Catalog, source: str, least_classes: int) -> Catalog:
     """Fill in the class names, and refuse what no classifier can be made of."""
     photos = catalog.photos
     class_names = sorted(set(photos["label"]), key=natural_key)
-    if len(class_names) < 2:
+    if len(class_names) < least_classes:
         found = f"only one class, {class_names[0]!r}" if class_names else "no class folders"
         deeper = _folder_that_holds_classes(catalog)
         raise HeadstartError(

@@ -27,7 +27,7 @@ def absolute_source(source: str | Path) -> str:
     return str(Path(source).expanduser().resolve())
 
 
-def read_photos(source: str | Path, cache: Path, console: Console) -> Catalog:
+def read_photos(source: str | Path, cache: Path, console: Console, least_classes: int = 2) -> Catalog:
     """Read photos from a folder or a table, as `read_catalog` does, or from a dataset by its name.
 
     Args:
@@ -35,16 +35,17 @@ def read_photos(source: str | Path, cache: Path, console: Console) -> Catalog:
             a name. A dataset is written into the cache when it is first named, then reused.
         cache: the cache folder.
         console: where to tell of downloads.
+        least_classes: with fewer, nothing can be learnt.
 
     Raises:
         HeadstartError: when a dataset cannot be had or written, and for all that `read_catalog` refuses.
     """
     if not isinstance(source, str) or not is_dataset(source):
-        return read_catalog(source)
+        return read_catalog(source, least_classes)
     if Path(source).exists():
         console.warn(f"{source} is read as the dataset of that name; for the folder beside you give ./{source}")
     try:
-        return read_catalog(_materialised(source, cache, console))
+        return read_catalog(_materialised(source, cache, console), least_classes)
     except OSError as error:
         raise HeadstartError(
             f"{source}: cannot be written into the cache {cache}: {error.strerror or error}.",

@@ -81,7 +81,7 @@ def _label_suspects(metrics: Json, tables: RunTables) -> Iterator[str]:
         examined = f" of {issues['photos']:,}" if "photos" in issues else ""
         yield (
             f"Check the labels of {counted(suspects, 'photo')}{examined} that may be wrong: look at them, write the "
-            "right class into the last column of label_issues.csv, and move the photos that it names."
+            "right class into the last column of label_issues.csv, and train again with --labels label_issues.csv."
         )
 
 

@@ -1,0 +1,86 @@
+"""Adding photos and classes to a finished run."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import headstart
+from headstart import HeadstartError
+from making import make_photo, make_photos
+
+
+def catalog_of(run) -> pd.DataFrame:
+    return pd.read_csv(run / "catalog.csv")
+
+
+@pytest.fixture
+def more(tmp_path):
+    """New photos: two of an old class, eight of a new one, and one that the run has seen."""
+    root = tmp_path / "more"
+    for name in ("ant", "dog"):
+        (root / name).mkdir(parents=True)
+    make_photo(0, 0).save(root / "ant" / "seen.png")
+    for number in range(2):
+        make_photo(700 + number, 0).save(root / "ant" / f"{number}.png")
+    for number in range(8):
+        make_photo(800 + number, 1).convert("L").save(root / "dog" / f"{number}.png")
+    return root
+
+
+def test_new_photos_and_a_new_class(finished, more, tmp_path, capsys):
+    run, photos = finished
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    grown = headstart.add(run, more, tmp_path / "grown")
+    told = capsys.readouterr().out
+    assert "10 photos, 1 are in the run already; new classes: dog" in told
+    assert "100.0% before, 100.0% now of the 6 old test photos; " in told
+    old, new = catalog_of(run), catalog_of(grown.folder)
+    kept = dict(zip(new["digest"], new["split"], strict=True))
+    assert [kept[digest] for digest in old["digest"]] == old["split"].tolist()
+    added = new[~new["digest"].isin(set(old["digest"]))]
+    assert added.groupby(["label", "split"]).size().to_dict() == {
+        ("ant", "train"): 2,
+        ("dog", "test"): 1,
+        ("dog", "train"): 6,
+        ("dog", "validation"): 1,
+    }
+    assert grown.classifier.class_names == ["ant", "bee", "cat", "dog"]
+    assert grown.classifier.predict(more / "dog" / "1.png")["label"][0] == "dog"
+    # The run that it grew from is as it was.
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    metrics = json.loads((grown.folder / "metrics.json").read_text())
+    assert metrics["grown"]["added"] == 10 and metrics["grown"]["new_test_photos"] == 1
+    again = headstart.train(recipe=grown.folder / "recipe.toml", output=tmp_path / "again", quiet=True)
+    assert again.metrics["test"] == metrics["test"]
+
+
+def test_only_new_photos_are_embedded_where_the_probe_was_kept(photos, more, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    run = headstart.train(photos, tmp_path / "run", unfreeze=0, image_size=64, quiet=True)
+    grown = headstart.add(run.folder, more)
+    assert grown.folder == tmp_path / "run-2"
+    assert "Embedding   10 photos" in capsys.readouterr().out
+    third = make_photos(tmp_path / "third", ("bee",), count=1)
+    make_photo(901, 1).save(third / "bee" / "0.png")
+    assert headstart.add(grown.folder, third, quiet=True).folder == tmp_path / "run-3"
+    assert len(catalog_of(tmp_path / "run-3")) == 41
+
+
+def test_what_cannot_grow_is_said(finished, tmp_path):
+    run, photos = finished
+    with pytest.raises(HeadstartError, match="all of its 30 photos are in the run already"):
+        headstart.add(run, photos, tmp_path / "grown")
+    with pytest.raises(HeadstartError, match="is not a finished run"):
+        headstart.add(photos, photos)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("mine")
+    new = make_photos(tmp_path / "new", ("bee",), count=1)
+    make_photo(902, 1).save(new / "bee" / "0.png")
+    with pytest.raises(HeadstartError, match="holds files already"):
+        headstart.add(run, new, tmp_path / "full")
+    (new / "eel").mkdir()
+    make_photo(903, 2).save(new / "eel" / "0.png")
+    with pytest.raises(HeadstartError, match=r"too few photos to split in 'eel' \(1\)"):
+        headstart.add(run, new, tmp_path / "grown")
+    assert not (tmp_path / "grown").exists()
