@@ -79,7 +79,7 @@ class Step(BaseModel):
 class Plan(BaseModel):
     """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels.
 
-    `seconds` is the forecast for the whole run.
+    `seconds` is the forecast for the whole run, `closing_seconds` that for what follows the test: labels, report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +88,7 @@ class Plan(BaseModel):
     probe_views: int = Field(ge=1, le=64)
     steps: tuple[Step, ...]
     seconds: float = Field(ge=0, description="forecast for the whole run")
+    closing_seconds: float = Field(4.0, ge=0)
 
 
 class Recipe(BaseModel):

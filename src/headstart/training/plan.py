@@ -18,6 +18,7 @@ from torch import nn
 from headstart.console import Console
 from headstart.errors import counted
 from headstart.network.cut import boundary_of, suffix, units
+from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
 from headstart.training.finetuning import training_speed
 from headstart.training.stages import REFIT_SHARE, TrainingData, fine_tuning, part_text
@@ -34,8 +35,8 @@ LEAST_SECONDS = 15.0
 PROBE_VIEWS, PROBE_SHARE = 3, 0.15
 # Of fitting and refitting the probe, for each view of a photo and each class (two cores).
 SECONDS_PER_LOGIT = 4e-6
-# Writing the classifier and the report.
-CLOSING_SECONDS = 4.0
+# Writing the classifier and the report; ranking suspect labels, and that for each photo and class (two cores).
+CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
 # training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it.
 EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
@@ -115,16 +116,21 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
     """
     started = time.perf_counter() - elapsed
     seconds_left = recipe.budget_seconds - elapsed
-    size = data.embedder.preprocessing.image_size
+    size, closing = data.embedder.preprocessing.image_size, closing_seconds(recipe, data)
     if seconds_left < LEAST_SECONDS and recipe.unfreeze is None and recipe.epochs is None:
         console.say(
             f"Plan        {max(0, seconds_left):.0f} s left of {recipe.budget}: the probe alone, nothing is measured"
         )
-        forecast = elapsed + CLOSING_SECONDS
-        return Plan(image_size=size, probe_views=recipe.probe_views or 1, steps=(), seconds=round(forecast, 1))
+        return Plan(
+            image_size=size,
+            probe_views=recipe.probe_views or 1,
+            steps=(),
+            seconds=round(elapsed + closing, 1),
+            closing_seconds=closing,
+        )
     costs = _measured(recipe, data)
     probe_views = recipe.probe_views or costs.probe_views(seconds_left)
-    spoken_for = CLOSING_SECONDS
+    spoken_for = closing
     if not recipe.from_scratch:
         spoken_for += costs.probe_seconds(probe_views, len(data.class_names))
     rungs: list[Rung] = []
@@ -138,7 +144,7 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
             break  # deeper ones cost more still
     if not steps and recipe.probe_views is None and not recipe.from_scratch:
         # Time that no step can use is enough for the probe's views.
-        in_all = costs.probe_seconds(PROBE_VIEWS, len(data.class_names)) + CLOSING_SECONDS
+        in_all = costs.probe_seconds(PROBE_VIEWS, len(data.class_names)) + closing
         if in_all < recipe.budget_seconds - (time.perf_counter() - started):
             probe_views, spoken_for = PROBE_VIEWS, in_all
     plan = Plan(
@@ -146,9 +152,18 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         probe_views=probe_views,
         steps=tuple(steps),
         seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, rungs, costs), 1),
+        closing_seconds=closing,
     )
     _tell(plan, rungs, costs, seconds_left, recipe, console)
     return plan
+
+
+def closing_seconds(recipe: Recipe, data: TrainingData) -> float:
+    """Return what follows the test takes: the report, and the ranking of suspect labels."""
+    if not recipe.check or recipe.from_scratch:
+        return CLOSING_SECONDS
+    logits = sum(len(data.photos[split]) for split in SPLITS) * len(data.class_names)
+    return round(CLOSING_SECONDS + RANKING_SECONDS + RANKING_SECONDS_PER_LOGIT * logits, 1)
 
 
 def _needed(steps: Sequence[Step], rungs: Sequence[Rung], costs: Costs) -> float:
@@ -280,5 +295,5 @@ def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float
     ahead = sum(step.seconds for step in plan.steps[number:])
     if recipe.refits:
         ahead += REFIT_COST * plan.steps[-1].seconds
-    left = recipe.budget_seconds - elapsed - CLOSING_SECONDS
+    left = recipe.budget_seconds - elapsed - plan.closing_seconds
     return max(1.0, left * plan.steps[number].seconds / ahead)
