@@ -13,6 +13,7 @@ def test_the_public_names_are_there():
         "Recipe",
         "Run",
         "__version__",
+        "add",
         "check",
         "compare",
         "load",

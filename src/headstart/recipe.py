@@ -88,7 +88,7 @@ class Plan(BaseModel):
     probe_views: int = Field(ge=1, le=64)
     steps: tuple[Step, ...]
     seconds: float = Field(ge=0, description="forecast for the whole run")
-    closing_seconds: float = Field(4.0, ge=0)
+    closing_seconds: float = Field(default=4.0, ge=0)
 
 
 class Recipe(BaseModel):
