@@ -156,7 +156,7 @@ def test_class_names_are_readable_and_one_may_be_called_na(finished, tmp_path):
         (tmp_path / "run" / file).write_text(text)
     page = report_again(tmp_path / "run").read_text()
     classes = page[page.index('id="classes"') : page.index('id="recipe"')]
-    assert re.findall(r'<th scope="row">([^<]*)</th>', classes) [:3] == ["NA", "cat", "Japanese spaniel"]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', classes)[:3] == ["NA", "cat", "Japanese spaniel"]
     assert "Surest mistakes" not in page  # a missing value would differ from itself
 
 
