@@ -193,10 +193,10 @@ def suspect_labels(
     write_table(folder.label_issues, table)
     seconds, photos = time.perf_counter() - started, sum(len(data.photos[split]) for split in SPLITS)
     console.say(
-        f"Labels      {likely:,} of {photos:,} are likely wrong, in {seconds:.1f} s (label_issues.csv; fill in its "
+        f"Labels      {likely:,} of {photos:,} may be wrong, in {seconds:.1f} s (label_issues.csv; fill in its "
         "column label and train again with --labels)"
         if likely
-        else f"Labels      none of {photos:,} is likely wrong, in {seconds:.1f} s"
+        else f"Labels      none of {photos:,} looks wrong, in {seconds:.1f} s"
     )
     return {"photos": photos, "listed": len(table), "suspects": likely}
 
