@@ -26,7 +26,7 @@ from headstart.photos.datasets import read_photos
 from headstart.photos.split import split_photos
 from headstart.recipe import Plan, Recipe
 from headstart.run import Run, train
-from headstart.run_folder import RunFolder
+from headstart.run_folder import RunFolder, finished_run
 
 _COLUMNS = ["path", "label", "split", "digest"]
 # Fewer new photos of a known class all go to training: there is nothing to measure on them.
@@ -56,10 +56,10 @@ def add(
         HeadstartError: when the run is not finished, its photos are gone, or there is nothing new.
     """
     console, store = console or Console(quiet), cache_folder(cache)
-    before = _finished(Path(run))
+    before = finished_run(Path(run))
     target = Path(output) if output is not None else _next_folder(Path(run))
     old = _old_photos(before, store, console)
-    fresh = read_photos(_source(photos), store, console, least_classes=1)
+    fresh = read_photos(photos, store, console, least_classes=1)
     table = pd.concat([old, _new_photos(fresh, old, before, console)], ignore_index=True)
     if target.exists() and any(target.iterdir()):
         raise HeadstartError(f"-o {target}: holds files already; expected a new folder.", "Choose another with -o.")
@@ -79,15 +79,6 @@ def add(
     return _compared(before, grown, len(table) - len(old), console)
 
 
-def _finished(run: Path) -> RunFolder:
-    folder = RunFolder(run)
-    if not folder.metrics.exists():
-        raise HeadstartError(
-            f"{run}: is not a finished run (metrics.json is missing).", "Give the -o folder of `headstart train`."
-        )
-    return folder
-
-
 def _next_folder(run: Path) -> Path:
     """Return the run's path with the next number that is free."""
     run = run.resolve()
@@ -96,10 +87,6 @@ def _next_folder(run: Path) -> Path:
     while (place := run.with_name(f"{base}-{following}")).exists():
         following += 1
     return place
-
-
-def _source(photos: str | Path) -> str | Path:
-    return photos if isinstance(photos, str) else Path(photos)
 
 
 def _old_photos(before: RunFolder, store: Path, console: Console) -> pd.DataFrame:

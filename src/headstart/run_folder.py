@@ -102,6 +102,20 @@ class RunFolder:
         write_json(self.metrics, metrics)
 
 
+def finished_run(path: Path) -> RunFolder:
+    """Return the folder of a finished run.
+
+    Raises:
+        HeadstartError: when it is none.
+    """
+    folder = RunFolder(path)
+    if not folder.metrics.exists():
+        raise HeadstartError(
+            f"{path}: is not a finished run (metrics.json is missing).", "Give the -o folder of `headstart train`."
+        )
+    return folder
+
+
 @contextmanager
 def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
     """Open a run folder for this recipe: a new one, or one that the same recipe has begun.

@@ -37,8 +37,8 @@ from headstart.training.stages import Kept, TrainingData
 
 # Before anything is seen, a temperature is taken to be within a factor of 1.6 of 1, two times of three.
 TEMPERATURE_SPREAD = 0.5
-# Training photos of each class that its direction is the mean of; fewer where each is computed from its pixels.
 _ROWS_AT_ONCE = 512
+# Training photos of each class that its direction is the mean of; fewer where each is computed from its pixels.
 _OF_A_CLASS, _OF_A_CLASS_FROM_PIXELS = 100, 20
 
 

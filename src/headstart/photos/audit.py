@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +39,7 @@ class Audit:
     copies: Pairs
     findings: list[Finding]
 
-    @property
+    @cached_property
     def problems(self) -> pd.DataFrame:
         """A row a problem, most important first: path, problem, severity, detail, suggestion.
 

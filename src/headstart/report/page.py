@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.atomic import write_text
-from headstart.errors import HeadstartError, counted
+from headstart.errors import counted
 from headstart.photos.names import readable_names
 from headstart.report import sections
 from headstart.report.album import Album
@@ -15,7 +15,7 @@ from headstart.report.charts import RIGHT, WRONG
 from headstart.report.next_steps import next_steps
 from headstart.report.selection import Selection, select
 from headstart.report.tables import RunTables, read_tables
-from headstart.run_folder import RunFolder
+from headstart.run_folder import RunFolder, finished_run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,11 +48,7 @@ def report_again(path: Path) -> Path:
     Raises:
         HeadstartError: when the folder is not a finished run.
     """
-    folder = RunFolder(path)
-    if not folder.metrics.exists():
-        raise HeadstartError(
-            f"{path}: is not a finished run (metrics.json is missing).", "Give the -o folder of `headstart train`."
-        )
+    folder = finished_run(path)
     write_report(folder, folder.read_metrics())
     return folder.report
 
