@@ -175,7 +175,7 @@ def train(
             with watch.timing("refitting"):
                 head = refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
         with watch.timing("evaluation"):
-            rejection = settle(network, kept, data, judgement, console)
+            rejection = settle(network, kept, data, judgement, recipe.refits, console)
             measured, predictions = measure_test(network, kept, data, judgement, rejection, head, console)
         write_table(folder.predictions, predictions)
         metrics = measured | {

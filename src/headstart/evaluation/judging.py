@@ -100,11 +100,15 @@ def judge(network: nn.Module, kept: Kept, data: TrainingData, min_accuracy: floa
     )
 
 
-def settle(network: nn.Module, kept: Kept, data: TrainingData, judgement: Judgement, console: Console) -> Rejection:
+def settle(
+    network: nn.Module, kept: Kept, data: TrainingData, judgement: Judgement, refitted: bool, console: Console
+) -> Rejection:
     """Build the temperature into the final network's classifier, and return the acceptance for its features."""
     with torch.no_grad():
         for parameter in network.get_submodule("classifier").parameters():
             parameter.div_(judgement.temperature)
+    if not refitted or kept.step is None:
+        return judgement.rejection  # only the classifier has changed, if anything: the features are the same
     return replace(judgement.rejection, directions=typical_directions(network, kept, data, console))
 
 
