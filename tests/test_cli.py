@@ -192,6 +192,10 @@ def test_evaluate_measures_and_refuses_unknown_classes(headstart, finished, tmp_
     result = headstart("evaluate", run, photos, "--json", "-o", tmp_path / "measured")
     metrics = json.loads(result.stdout)
     assert metrics["photos"] == 30 and metrics["accuracy"] == 1.0 and metrics["unreadable"] == 0
+    assert metrics["calibration"]["ece"] >= 0 and metrics["accepted"]["photos"] == 30
+    assert "Accepted " in result.stderr and "ECE" in result.stderr
+    table = pd.read_csv(tmp_path / "measured" / "predictions.csv")
+    assert table["accepted"].sum() == metrics["accepted"]["accepted"]
     written = {path.name for path in (tmp_path / "measured").iterdir()}
     assert written == {"metrics.json", "predictions.csv", "problems.csv", "confusion.png"}
     other = make_photos(tmp_path / "other", ("ant", "Bee"), 2)

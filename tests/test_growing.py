@@ -1,6 +1,12 @@
 """Adding photos and classes to a finished run."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
@@ -51,8 +57,34 @@ def test_new_photos_and_a_new_class(finished, more, tmp_path, capsys):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     metrics = json.loads((grown.folder / "metrics.json").read_text())
     assert metrics["grown"]["added"] == 10 and metrics["grown"]["new_test_photos"] == 1
+    report = (grown.folder / "report.html").read_text()
+    assert 'href="#grown"' in report and "the grown one alone is right on 0 test photos" in report
+    assert report.count('<th scope="row">old</th>') == 2 and report.count('<th scope="row">new</th>') == 1
     again = headstart.train(recipe=grown.folder / "recipe.toml", output=tmp_path / "again", quiet=True)
     assert again.metrics["test"] == metrics["test"]
+
+
+@pytest.mark.parametrize("moment", ["photos.csv", "recipe.toml", "metrics.json"])
+def test_a_killed_add_is_gone_on_with(finished, more, tmp_path, moment):
+    """SIGKILL as soon as a file is there, then the same command: no second folder, and the same numbers."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    command = [sys.executable, "-m", "headstart", "add", str(run), str(more)]
+    victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while victim.poll() is None and not (tmp_path / "run-2" / moment).exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert (tmp_path / "run-2" / moment).exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "of the 6 old test photos" in again.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "run", "run-2"]
+    whole = headstart.add(run, more, tmp_path / "whole", quiet=True)
+    resumed = json.loads((tmp_path / "run-2" / "metrics.json").read_text())
+    assert {name: resumed[name] for name in ("test", "grown")} == {
+        name: whole.metrics[name] for name in ("test", "grown")
+    }
 
 
 def test_only_new_photos_are_embedded_where_the_probe_was_kept(photos, more, tmp_path, capsys, monkeypatch):

@@ -25,6 +25,7 @@ from headstart.photos.catalog import Catalog
 from headstart.photos.datasets import read_photos
 from headstart.photos.split import split_photos
 from headstart.recipe import Plan, Recipe
+from headstart.report.page import write_report
 from headstart.run import Run, train
 from headstart.run_folder import RunFolder, finished_run
 
@@ -61,7 +62,7 @@ def add(
     old = _old_photos(before, store, console)
     fresh = read_photos(photos, store, console, least_classes=1)
     table = pd.concat([old, _new_photos(fresh, old, before, console)], ignore_index=True)
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and any(target.iterdir()) and not _interrupted(target):
         raise HeadstartError(f"-o {target}: holds files already; expected a new folder.", "Choose another with -o.")
     target.mkdir(parents=True, exist_ok=True)
     listing = target / RunFolder.LISTING
@@ -84,9 +85,17 @@ def _next_folder(run: Path) -> Path:
     run = run.resolve()
     base, number = re.fullmatch(r"(.*?)(?:-(\d+))?", run.name, re.DOTALL).groups()  # type: ignore[union-attr]
     following = int(number or 1) + 1
-    while (place := run.with_name(f"{base}-{following}")).exists():
+    while (place := run.with_name(f"{base}-{following}")).exists() and not _interrupted(place):
         following += 1
     return place
+
+
+def _interrupted(target: Path) -> bool:
+    """Say whether a folder holds a run that was to grow and has not been compared with the old one yet."""
+    folder = RunFolder(target)
+    if not (target / RunFolder.LISTING).exists():
+        return False
+    return not folder.metrics.exists() or "grown" not in folder.read_metrics()
 
 
 def _old_photos(before: RunFolder, store: Path, console: Console) -> pd.DataFrame:
@@ -187,7 +196,9 @@ def _compared(before: RunFolder, grown: Run, added: int, console: Console) -> Ru
         f"of the {len(merged):,} old test photos{on_new}"
     )
     grown.metrics["grown"] = told
-    RunFolder(grown.folder).write_metrics(grown.metrics)
+    folder = RunFolder(grown.folder)
+    write_report(folder, grown.metrics)
+    folder.write_metrics(grown.metrics)
     return grown
 
 

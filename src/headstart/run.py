@@ -24,7 +24,7 @@ from headstart.errors import HeadstartError, counted, listed
 from headstart.evaluation.judging import judge, measure_test, settle
 from headstart.evaluation.metrics import accuracy_text
 from headstart.evaluation.outsiders import measure_outsiders, outsider_photos
-from headstart.evaluation.rejection import Rejection
+from headstart.evaluation.rejection import Rejection, accepted_text
 from headstart.evaluation.slices import accuracy_by_slice
 from headstart.machine import machine
 from headstart.network.backbones import backbone_named, build
@@ -378,10 +378,7 @@ def _told(run: Run, profile: bool, console: Console) -> Run:
 def _trust_text(metrics: dict[str, Any]) -> str:
     """Say what the test accuracy is to be compared with, and what is accepted."""
     accepted, majority = metrics["rejection"]["test"], metrics["majority"]
-    text = f"always {majority['class']}: {100 * majority['accuracy']:.1f}%; accepted {100 * accepted['coverage']:.0f}%"
-    if accepted["accuracy"] is not None:
-        text += f" of the photos, of which {100 * accepted['accuracy']:.1f}% right"
-    return text
+    return f"always {majority['class']}: {100 * majority['accuracy']:.1f}%; accepted {accepted_text(accepted)}"
 
 
 def _time_text(metrics: dict[str, Any]) -> str:

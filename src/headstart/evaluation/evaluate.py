@@ -12,7 +12,9 @@ from headstart.cache import cache_folder
 from headstart.classifier import Classifier
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
+from headstart.evaluation.calibration import calibration_error
 from headstart.evaluation.metrics import accuracy_text, measure, prediction_table
+from headstart.evaluation.rejection import accepted_of, accepted_text
 from headstart.photos.catalog import problem_table
 from headstart.photos.datasets import read_photos
 
@@ -27,7 +29,8 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
         console: where to print.
 
     Returns:
-        The metrics of `measure`, with the number of photos that could not be read as `unreadable`.
+        The metrics of `measure`, with the number of photos that could not be read as `unreadable`, `calibration` as
+        `calibration_error` returns it, and `accepted` as `accepted_of` does (None where the classifier accepts all).
 
     Raises:
         HeadstartError: when the photos have a class that the classifier does not know.
@@ -45,7 +48,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
         table = table[table["split"] == "test"]
         console.say("Measuring on the test split of these photos.")
     index = {name: number for number, name in enumerate(classifier.class_names)}
-    paths, labels, rows = [], [], []
+    paths, labels, rows, accepted = [], [], [], []
     problems: list[tuple[str, str, str]] = []
     with console.progress("photos", len(table)) as advance:
         predictions = classifier.stream(catalog.root / path for path in table["path"])
@@ -57,6 +60,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
             paths.append(path)
             labels.append(index[label])
             rows.append(prediction.probabilities)
+            accepted.append(prediction.accepted)
     if not rows:
         raise HeadstartError(f"{photos}: none of its photos could be read.", "Check the files.")
     if problems:
@@ -64,19 +68,31 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
             f"{counted(len(problems), 'photo')} could not be read and left out: {listed([p for p, _, _ in problems])}"
         )
     truth, probabilities = np.array(labels, np.int64), np.stack(rows)
-    metrics = measure(truth, probabilities, classifier.class_names) | {"unreadable": len(problems)}
-    console.say(
-        f"Accuracy {accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}, log loss {metrics['log_loss']:.3f}"
-    )
+    metrics = measure(truth, probabilities, classifier.class_names)
+    metrics |= {"unreadable": len(problems), "calibration": calibration_error(probabilities, truth), "accepted": None}
+    further = {}
+    if classifier.rejection is not None:
+        further["accepted"] = np.array(accepted, bool)
+        metrics["accepted"] = accepted_of(further["accepted"], probabilities.argmax(axis=1) == truth)
+    _tell(metrics, console)
     if output is not None:
         from headstart.report.plots import write_confusion_plot
 
         output.mkdir(parents=True, exist_ok=True)
         for name, rows_of in (
-            ("predictions.csv", prediction_table(paths, truth, probabilities, classifier.class_names)),
+            ("predictions.csv", prediction_table(paths, truth, probabilities, classifier.class_names, further)),
             ("problems.csv", problem_table(problems)),
         ):
             write_table(output / name, rows_of)
         write_confusion_plot(metrics["confusion_matrix"], classifier.class_names, output / "confusion.png")
         write_json(output / "metrics.json", metrics)
     return metrics
+
+
+def _tell(metrics: dict[str, Any], console: Console) -> None:
+    console.say(
+        f"Accuracy {accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}, log loss {metrics['log_loss']:.3f}"
+    )
+    console.say(f"Calibration error (ECE) {metrics['calibration']['ece']:.3f}")
+    if metrics["accepted"] is not None:
+        console.say(f"Accepted {accepted_text(metrics['accepted'])}")

@@ -158,6 +158,12 @@ def accepted_of(accepted: Bools, right: Bools) -> dict[str, Any]:
     return {"photos": len(right), "accepted": count, "coverage": count / len(right), "accuracy": accuracy}
 
 
+def accepted_text(accepted: dict[str, Any]) -> str:
+    """Write what `accepted_of` returns: `96% of the photos, of which 97.1% right`."""
+    text = f"{100 * accepted['coverage']:.0f}% of the photos"
+    return text if accepted["accuracy"] is None else f"{text}, of which {100 * accepted['accuracy']:.1f}% right"
+
+
 def told_apart(own: Doubles, outsiders: Doubles) -> float:
     """Return the area under the ROC curve by which strangeness tells outsiders from the own photos, 0.5 for not."""
     truth = np.concatenate([np.zeros(len(own)), np.ones(len(outsiders))])

@@ -26,6 +26,7 @@ else:
 _CONTENTS = {
     "next": "What to do next",
     "work": "What was asked and done",
+    "grown": "Before and after",
     "photos": "The photos",
     "stages": "Stages",
     "confusion": "Confusion matrix",
@@ -97,6 +98,7 @@ def _shown(
         "time_told": sections.time_told(metrics),
         "seconds": [(work, taken) for work, taken in metrics["seconds"].items() if work != "total"],
         "machine": sections.machine(metrics),
+        "grown": metrics.get("grown"),
         "sample": [card for card in sample if card.picture],
         "class_counts": sections.class_counts(tables.catalog),
         "problems": problems.head(sections.MOST_PROBLEMS).to_dict("records"),
