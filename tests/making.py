@@ -3,7 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import timm
+import torch
 from PIL import Image, ImageDraw
+
+from headstart import Classifier
+from headstart.photos.views import Preprocessing
 
 
 def make_photo(seed: int, hue: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -56,3 +61,20 @@ def make_scenes(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cat"), co
         for index in range(count):
             scene(1000 * number + index).save(root / name / f"{index}.jpg", quality=92)
     return root
+
+
+def small_classifier(timm_name: str, **preprocessing) -> Classifier:
+    """A classifier with random weights, its statistics and its top included."""
+    torch.manual_seed(0)
+    network = timm.create_model(timm_name, num_classes=len(["ant", "bee", "cat", "dog"]))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+        if getattr(module, "has_skip", False):
+            # What a block adds to its input stays small, as in trained networks: else rounding grows with the depth.
+            last = [child for child in module.children() if isinstance(child, torch.nn.BatchNorm2d)][-1]
+            torch.nn.init.uniform_(last.weight, 0.1, 0.3)
+    torch.nn.init.normal_(network.classifier.weight, std=0.5)
+    settings = {"image_size": 64, "mean": (120.0, 110.0, 100.0), "std": (60.0, 55.0, 50.0), **preprocessing}
+    return Classifier(network, ["ant", "bee", "cat", "dog"], Preprocessing(**settings), "b0", {}, "torch")

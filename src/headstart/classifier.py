@@ -208,11 +208,16 @@ class Classifier:
         pixels = np.stack([np.asarray(Image.fromarray(field).resize((size, size))) for field in fields])
         return pixels, self.reference_logits(pixels)
 
-    @torch.inference_mode()
     def reference_logits(self, pixels: Pixels) -> Floats:
         """Return the logits (n, num_classes) that PyTorch gives for (n, image_size, image_size, 3) RGB in 0-255."""
+        return self.reference_outputs(pixels)[0]
+
+    @torch.inference_mode()
+    def reference_outputs(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """Return what `reference_logits` does, and the (n, num_features) pooled features below them."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-        return np.asarray(_Whole(self.network, self.preprocessing)(images)[0].numpy())
+        logits, features = _Whole(self.network, self.preprocessing)(images)
+        return logits.numpy(), features.numpy()
 
     def _view(self, path: str | Path) -> tuple[str, Pixels | PhotoError]:
         try:

@@ -106,7 +106,11 @@ class LogChoice(str, Enum):
 class ExportFormat(str, Enum):
     """What a classifier is exported to."""
 
+    onnx = "onnx"
+    openvino = "openvino"
+    pt2 = "pt2"
     keras = "keras"
+    litert = "litert"
 
 
 Cache = Annotated[
@@ -443,18 +447,30 @@ def show(
 @app.command()
 def export(
     classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
-    export_format: Annotated[ExportFormat, typer.Option("--format", help="keras: model.keras, for Keras 3.")],
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="The library; pt2 is a torch.export program.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = Path("headstart-export"),
+    photos: Annotated[
+        str | None, typer.Option(help="Labelled photos to compare on.", show_default="those of the run")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: onnx and openvino.")] = False,
+    max_drop: Annotated[float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that --int8 may cost.")] = 0.5,
+    cache: Cache = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write a classifier for another library, with its labels and an example, once both give the same numbers."""
-    from headstart.classifier import load
     from headstart.console import Console
-    from headstart.export.keras import export_keras
+    from headstart.export.export import export as run_export
 
-    exporters = {ExportFormat.keras: export_keras}
-    difference = exporters[export_format](load(classifier, "torch"), output)
-    Console(quiet).say(f"{output}: probabilities are within {difference:.1g} of PyTorch's")
+    _use_cache(cache)
+    console = Console(quiet, sys.stderr if as_json else None)
+    exported = run_export(
+        classifier, export_format.value, output, photos=photos, int8=int8, max_drop=max_drop, console=console
+    )
+    if as_json:
+        print(json.dumps(exported.told()))
 
 
 @app.command()

@@ -45,6 +45,7 @@ def keras_ready() -> Iterator[Any]:
     """
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "torch")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Keras imports TensorFlow where it is, which is talkative
     try:
         import keras
     except ImportError as error:

@@ -1,48 +1,117 @@
-"""The gate that every export passes: the other library says what PyTorch says."""
+"""The gate that every export passes: read again and run in its own library, it says what PyTorch says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from headstart.classifier import Classifier
 from headstart.errors import HeadstartError
-from headstart.evaluation.metrics import Probabilities, softmax
-from headstart.photos.views import Pixels
+from headstart.evaluation.metrics import Bools, Probabilities, softmax
+from headstart.evaluation.rejection import distances_to
+from headstart.photos.views import Pixels, evaluation_view
 
 TOLERANCE = 1e-3
 # Classes whose probabilities differ by less are equal, and either may come first.
 _TIE = 1e-6
-_RANDOM_IMAGES = 4
+_BATCH_SIZE = 16
+
+# Runs an export on (n, height, width, 3) uint8 photos: (n, num_classes) probabilities, and (n,) acceptance if it says.
+Runtime = Callable[[Pixels], tuple[Probabilities, Bools | None]]
 
 
-def check_parity(classifier: Classifier, predict: Callable[[Pixels], Probabilities], name: str) -> float:
-    """Compare an exported classifier's probabilities with PyTorch's, on its self-test's inputs and on random images.
+@dataclass(frozen=True)
+class Parity:
+    """The greatest difference of a probability from PyTorch's, on so many photos, and what these were."""
+
+    difference: float
+    photos: int
+    told: str
+
+
+def made_photos(classifier: Classifier) -> list[Pixels]:
+    """Make photos where there are none: the self-test's inputs, and noise of other sizes."""
+    draw = np.random.default_rng(0)
+    size = classifier.preprocessing.image_size
+    noise = [draw.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((size, size), (size + 60, size - 20))]
+    return [*classifier.selftest()[0], *noise]
+
+
+def check_parity(
+    classifier: Classifier, run: Runtime, photos: Sequence[Pixels], whole: bool, name: str, told: str
+) -> Parity:
+    """Compare an export's probabilities with PyTorch's.
 
     Args:
         classifier: what was exported.
-        predict: turns (n, image_size, image_size, 3) uint8 pixels into (n, num_classes) probabilities.
+        run: the export, read again.
+        photos: decoded, of any size.
+        whole: whether the export resizes photos itself. Then each is given to it as it is, and a few of one size
+            together; else it gets the views that the classifier makes.
         name: of what was exported, for the error.
-
-    Returns:
-        The greatest difference of a probability.
+        told: what the photos are.
 
     Raises:
-        HeadstartError: when a probability differs by more than 1e-3, or another class comes first.
+        HeadstartError: when a probability differs by more than 1e-3, another class comes first, or a label that is
+            clearly accepted is rejected, or the other way round.
     """
-    selftest, _ = classifier.selftest()
-    noise = np.random.default_rng(0).integers(0, 256, (_RANDOM_IMAGES, *selftest.shape[1:]), dtype=np.uint8)
-    pixels = np.concatenate([selftest, noise])
-    expected = softmax(classifier.reference_logits(pixels))
-    found = predict(pixels)
+    views = views_of(photos, classifier)
+    expected, doubt = _expected(classifier, views)
+    found, accepted = run_on(run, photos, views, whole)
     difference = float(np.abs(found - expected).max())
     first = np.take_along_axis(expected, found.argmax(axis=1)[:, None], axis=1)[:, 0]
     changed = int((first < expected.max(axis=1) - _TIE).sum())
     if changed or not difference <= TOLERANCE:
         raise HeadstartError(
             f"{name} gives probabilities that differ by {difference:.2g} from PyTorch's (expected at most "
-            f"{TOLERANCE:.2g}), and another first class for {changed} of {len(pixels)} images; nothing was written.",
+            f"{TOLERANCE:.2g}), and another first class for {changed} of {len(photos)} {told}; nothing was written.",
             "A library computes something else: try another version of it, and please report this.",
         )
-    return difference
+    if accepted is not None and doubt is not None:
+        wrong = int(((accepted != (doubt > 0)) & (np.abs(doubt) > TOLERANCE)).sum())
+        if wrong:
+            raise HeadstartError(
+                f"{name} accepts or rejects {wrong} of {len(photos)} {told} otherwise than the classifier; nothing was "
+                "written.",
+                "A library computes something else: try another version of it, and please report this.",
+            )
+    return Parity(difference, len(photos), told)
+
+
+def views_of(photos: Sequence[Pixels], classifier: Classifier) -> Pixels:
+    """Return the (n, image_size, image_size, 3) views that the classifier makes of photos."""
+    return np.stack([evaluation_view(Image.fromarray(photo), classifier.preprocessing) for photo in photos])
+
+
+def run_on(run: Runtime, photos: Sequence[Pixels], views: Pixels, whole: bool) -> tuple[Probabilities, Bools | None]:
+    """Run an export on photos, or on their views where it does not resize; return what it gives for each."""
+    batches = [views[start : start + _BATCH_SIZE] for start in range(0, len(views), _BATCH_SIZE)]
+    if whole:
+        batches = [photo[None] for photo in photos]
+    results = [run(batch) for batch in batches]
+    found = np.concatenate([probabilities for probabilities, _ in results])
+    parts = [part for _, part in results if part is not None]
+    if whole:
+        # Photos of one size together give what they give alone.
+        alike = [number for number, photo in enumerate(photos) if photo.shape == photos[0].shape][:_BATCH_SIZE]
+        found[alike] = run(np.stack([photos[number] for number in alike]))[0]
+    return found, np.concatenate(parts) if parts else None
+
+
+def _expected(classifier: Classifier, views: Pixels) -> tuple[Probabilities, npt.NDArray[np.float64] | None]:
+    """Return PyTorch's probabilities, and by how much each label is accepted: negative where it is rejected."""
+    rejection = classifier.rejection
+    parts = [
+        classifier.reference_outputs(views[start : start + _BATCH_SIZE]) for start in range(0, len(views), _BATCH_SIZE)
+    ]
+    probabilities = softmax(np.concatenate([logits for logits, _ in parts]))
+    if rejection is None:
+        return probabilities, None
+    distances = distances_to(rejection.directions, np.concatenate([features for _, features in parts]))
+    by_probability = probabilities.max(axis=1) - rejection.least_probability
+    by_distance = rejection.greatest_distance - distances
+    return probabilities, np.minimum(by_probability, by_distance).astype(np.float64)

@@ -14,7 +14,7 @@ ResizePolicy = Literal["crop", "squash", "letterbox"]
 Pixels = npt.NDArray[np.uint8]
 
 # Enters the key of every stored activation: raise it when a change here or in `augmentation.py` alters a view.
-VIEWS_VERSION = 1
+VIEWS_VERSION = 2
 
 # The share of the short side that survives the centre crop, as ImageNet models are evaluated.
 CROP_FRACTION = 0.875
@@ -70,7 +70,17 @@ def evaluation_view(photo: Image.Image, preprocessing: Preprocessing) -> Pixels:
 def resize(
     photo: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> Image.Image:
-    """Resize a photo, or the box (left, top, right, bottom) of it, to (width, height) in pixels."""
+    """Resize a photo, or the box (left, top, right, bottom) of it, to (width, height) in pixels.
+
+    First across, then down: Pillow rounds to 8 bits in between, and in which order it goes by itself depends on its
+    version and on the shape of the photo. Exported classifiers do the same (`export/graph.py`).
+    """
     if photo.size == size and box is None:
         return photo
-    return photo.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+    left, top, right, bottom = box or (0, 0, *photo.size)
+    # Only the rows that the filter, two of the larger pixels to either side, reaches.
+    reach = 2 * max(1.0, (bottom - top) / size[1]) + 1
+    first, last = max(0, math.floor(top - reach)), min(photo.height, math.ceil(bottom + reach))
+    rows = photo if last - first == photo.height else photo.crop((0, first, photo.width, last))
+    across = rows.resize((size[0], rows.height), Image.Resampling.BICUBIC, (left, 0, right, rows.height))
+    return across.resize(size, Image.Resampling.BICUBIC, (0, top - first, size[0], bottom - first))

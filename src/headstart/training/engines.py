@@ -79,10 +79,10 @@ def choose_engine(wanted: Literal["auto", "openvino", "torch"] = "auto") -> Engi
 
 
 def _openvino_has_bfloat16() -> bool:
-    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_without_telemetry().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _openvino() -> Any:
+def openvino_without_telemetry() -> Any:
     """Import OpenVINO without its telemetry, which reports each import and conversion to its makers.
 
     Where the telemetry's package cannot be imported, OpenVINO takes a stub of its own instead.
@@ -118,7 +118,7 @@ class _OpenVinoEngine:
     batch_size = 4
 
     def __init__(self, choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> None:
-        core = _openvino().Core()
+        core = openvino_without_telemetry().Core()
         model = core.read_model(_converted(network, image_size, self.batch_size, cache))
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -157,7 +157,7 @@ class _OpenVinoEngine:
 
 def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path) -> Path:
     """Convert a network to OpenVINO's format, or find it converted already."""
-    openvino = _openvino()
+    openvino = openvino_without_telemetry()
     digest = hashlib.sha256(f"{openvino.__version__}:{image_size}:{batch_size}:{network}".encode())
     for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
         digest.update(name.encode())
@@ -169,7 +169,7 @@ def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path
 
 
 def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path) -> None:
-    openvino = _openvino()
+    openvino = openvino_without_telemetry()
     from openvino.preprocess import PrePostProcessor
 
     from headstart.atomic import folder_written_whole

@@ -1,0 +1,76 @@
+"""What an export is like on this computer: its size, its accuracy, its speed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.classifier import Classifier
+from headstart.export.formats import Format
+from headstart.export.parity import Runtime, run_on, views_of
+from headstart.export.photos import Labelled
+from headstart.photos.views import Pixels
+
+_BATCH_SIZE = 16
+_LATENCY_RUNS = 30
+_THROUGHPUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes of all files, accuracy (0 to 1) on so many photos, milliseconds for one photo, photos/s in batches of 16.
+
+    Speeds are of photos of the network's size, in memory: decoding is not in them.
+    """
+
+    bytes: int
+    accuracy: float
+    photos: int
+    milliseconds: float
+    photos_per_second: float
+
+
+def measure_export(made: Format, model: Path, classifier: Classifier, validation: Labelled) -> Measured:
+    """Measure an exported model in its own library."""
+    run, views = made.open(model), views_of(validation.photos, classifier)
+    found = run_on(run, validation.photos, views, made.whole)[0].argmax(axis=1)
+    return Measured(
+        bytes=sum(model.with_suffix(Path(name).suffix).stat().st_size for name in made.files),
+        accuracy=float((found == validation.labels).mean()),
+        photos=len(views),
+        milliseconds=_latency(run, views),
+        photos_per_second=_throughput(run, views),
+    )
+
+
+def _latency(run: Runtime, views: Pixels) -> float:
+    """Return the median milliseconds of one photo alone."""
+    seconds = []
+    for number in range(_LATENCY_RUNS):
+        started = time.perf_counter()
+        run(views[number % len(views)][None])
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds)
+
+
+def _throughput(run: Runtime, views: Pixels) -> float:
+    """Return photos/s in batches, after one that allocates."""
+    batch = np.concatenate([views] * -(-_BATCH_SIZE // len(views)))[:_BATCH_SIZE]
+    run(batch)
+    started, count = time.perf_counter(), 0
+    while (taken := time.perf_counter() - started) < _THROUGHPUT_SECONDS:
+        run(batch)
+        count += len(batch)
+    return count / taken
+
+
+def told_measured(measured: Measured) -> str:
+    """Write what was measured on a line."""
+    return (
+        f"{measured.bytes / 1e6:.1f} MB; accuracy {100 * measured.accuracy:.1f}% of {measured.photos:,} photos; "
+        f"{measured.milliseconds:.1f} ms a photo, {measured.photos_per_second:.0f} photos/s in batches"
+    )
