@@ -17,6 +17,7 @@ from headstart.training.finetuning import (
     suffix_logits,
     trained_state,
 )
+from headstart.training.hardware import hardware
 from headstart.training.store import Shelf, row_key
 
 LITE0 = BACKBONES["lite0"]
@@ -228,3 +229,21 @@ def test_batch_norm_trains_only_where_it_is_asked_to(network, rows, tmp_path):
         moved = [name for name, value in trainable.named_buffers() if not torch.equal(value, before[name])]
         assert bool(moved) == train_batch_norm
         assert any(name.endswith("running_mean") for name in kept) == train_batch_norm
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_a_batch_in_pieces_gives_the_gradients_of_the_whole(network, pixels, monkeypatch, mixup):
+    settings = FineTuning(batch_size=10, label_smoothing=0.1, mixup=mixup)
+    weights = torch.tensor([0.5, 1.0, 2.5])
+    photos, found = np.arange(10), []
+    for large_row in (module._LARGE_ROW, 0):
+        monkeypatch.setattr(module, "_LARGE_ROW", large_row)
+        torch.manual_seed(0)
+        training = module._Training(suffix(copy.deepcopy(network), 0, PREPROCESSING), settings, hardware(), 1)
+        batch = iter([(photos, pixels[0, :10])])
+        measured = training.epoch((0.0, 0.0), 0, batch, LABELS, weights)
+        found.append((measured, {name: value.grad for name, value in training.changing.items()}))
+    (measured, whole), (measured_in_pieces, in_pieces) = found
+    assert measured_in_pieces == pytest.approx(measured, rel=1e-5)
+    for name, gradient in whole.items():
+        assert torch.allclose(in_pieces[name], gradient, rtol=1e-3, atol=1e-5), name

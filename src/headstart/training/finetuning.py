@@ -33,6 +33,10 @@ from headstart.training.hardware import Hardware, Precision, hardware, num_proce
 from headstart.training.probe import Floats, Labels
 from headstart.training.process import keep_large_buffers
 
+# On a CPU, of a batch whose photos have more values each than this, so many pass forward and backward at once: what is
+# kept for the gradients is half as much for the same speed (benchmarks/README.md).
+_LARGE_ROW, _PIECE_SIZE = 100_000, 8
+
 Optimiser = Literal["adamw", "adam", "sgd", "rmsprop"]
 State = dict[str, torch.Tensor]
 
@@ -292,6 +296,8 @@ class _Training:
 
             self._average = ModelEmaV3(suffix, settings.ema_decay, use_warmup=True)
         self._forward = where.forward_of(suffix, settings.epochs * steps_per_epoch)
+        # What is kept for the gradients grows with the photos at once. BatchNorm in training sees the whole batch.
+        self._in_pieces = where.device.type == "cpu" and num_processes() == 1 and not settings.train_batch_norm
         self._mix = _mixing(settings, list(suffix.children())[-1])
         self.last_learning_rate = settings.learning_rate
 
@@ -326,23 +332,38 @@ class _Training:
                 for group in self.optimiser.param_groups:
                     group["lr"] = group["peak"] * scale
                 target = torch.from_numpy(labels[photos]).to(where.device)
-                inputs, mixed = self._mix(where.place(batch), target)
-                with where.autocast():
-                    logits = self._forward(inputs).float()
-                loss = F.cross_entropy(logits, mixed, class_weights, label_smoothing=settings.label_smoothing)
                 self.optimiser.zero_grad()
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                loss, logits = self._gradients(*self._mix(where.place(batch), target), class_weights)
                 self._scaler.unscale_(self.optimiser)
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 self._scaler.step(self.optimiser)
                 self._scaler.update()
                 if self._average:
                     self._average.update(self._suffix, step=number * self._steps_per_epoch + step)
-                loss_sum += float(loss.detach()) * len(photos)
+                loss_sum += loss * len(photos)
                 correct += int((logits.argmax(dim=1) == target).sum())
                 seen += len(photos)
         self.last_learning_rate = settings.learning_rate * scale
         return loss_sum / seen, correct / seen
+
+    def _gradients(
+        self, inputs: torch.Tensor, target: torch.Tensor, class_weights: torch.Tensor
+    ) -> tuple[float, torch.Tensor]:
+        """Add a batch's gradients to the parameters', piece by piece; return its mean loss and its logits."""
+        # As cross_entropy's own mean: over the weights of the classes given, or over mixed photos.
+        total = class_weights[target].sum() if target.dim() == 1 else len(target)
+        loss, logits = 0.0, []
+        size = _PIECE_SIZE if self._in_pieces and inputs[0].numel() > _LARGE_ROW else len(inputs)
+        for piece, wanted in zip(torch.split(inputs, size), torch.split(target, size), strict=True):
+            with self._where.autocast():
+                found = self._forward(piece).float()
+            losses = F.cross_entropy(
+                found, wanted, class_weights, reduction="sum", label_smoothing=self._settings.label_smoothing
+            )
+            self._scaler.scale(losses / total).backward()  # type: ignore[no-untyped-call]
+            loss += float(losses.detach()) / float(total)
+            logits.append(found.detach())
+        return loss, torch.cat(logits)
 
 
 def _mixing(settings: FineTuning, classifier: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], tuple[Any, Any]]:
