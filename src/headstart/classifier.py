@@ -336,9 +336,12 @@ def prediction_rows(predictions: list[Prediction], class_names: list[str], top_k
         rows.append([prediction.path, *best[0], prediction.accepted, "", *rest])
     columns = ["path", "label", "probability", "accepted", "error"]
     columns += [f"{kind}_{rank}" for rank in range(2, shown + 1) for kind in ("label", "probability")]
-    table = pd.DataFrame(rows, columns=columns, dtype=object)
-    # All rows may lack a value: the types must not depend on that.
-    kinds = {name: "float64" for name in columns if name.startswith("probability")}
+    return prediction_types(pd.DataFrame(rows, columns=columns, dtype=object))
+
+
+def prediction_types(table: pd.DataFrame) -> pd.DataFrame:
+    """Give a table of predictions its types, which do not depend on whether all rows lack a value."""
+    kinds = {name: "float64" for name in table.columns if name.startswith("probability")}
     return table.astype({**kinds, "accepted": "boolean"})
 
 

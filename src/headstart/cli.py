@@ -351,30 +351,68 @@ def check(
 @app.command()
 def predict(
     classifier: Annotated[Path, typer.Argument(help="A classifier's folder, or its run's.")],
-    paths: Annotated[list[str], typer.Argument(help=PREDICT_HELP)],
+    paths: Annotated[list[str] | None, typer.Argument(help=PREDICT_HELP)] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help=".csv, .jsonl or .parquet; CSV on standard output if none."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Classes to name for each photo.")] = 5,
+    watch: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Classify the photos in a folder, and those that arrive.")
+    ] = None,
+    move_to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Move photos there, into a folder for each class.")
+    ] = None,
+    copy_to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Copy them instead.")] = None,
+    write_metadata: Annotated[
+        bool, typer.Option("--write-metadata", help="Put each label into an XMP sidecar: PHOTO.xmp.")
+    ] = False,
     engine: EngineOption = EngineChoice.auto,
     cache: Cache = None,
     quiet: Quiet = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
 ) -> None:
-    """Classify photos: one row a photo, in the order given, with its error where it cannot be read."""
+    """Classify photos: one row a photo, in the order given, with its error where it cannot be read.
+
+    With -o, a command that was interrupted goes on where it stopped.
+    """
     from headstart.classifier import load
     from headstart.console import Console
+    from headstart.filing import Filing
     from headstart.prediction import predict_to
 
+    if bool(paths) == (watch is not None):
+        raise HeadstartError("predict: expected photos, or --watch FOLDER.", "headstart predict CLASSIFIER photos")
     _use_cache(cache)
+    console = Console(quiet, sys.stderr)
     loaded = load(classifier, engine.value)
+    filing = Filing(loaded.class_names, move_to, copy_to, write_metadata)
+    if watch is not None:
+        from headstart.watching import stopped_by_signals
+        from headstart.watching import watch as run_watch
+
+        with stopped_by_signals() as stop:
+            run_watch(loaded, watch, output, top_k, stop, console, as_json, filing, filing.root)
+        filing.tell(console)
+        return
     # Listed first, so that a mistake in them is told before any row and the bar knows its end; not so the paths on
     # standard input, of which there may be no end.
-    names = _listed_paths(paths) if "-" in paths else list(_listed_paths(paths))
-    counts = predict_to(loaded, names, output, top_k, Console(quiet, sys.stderr), as_json)
-    if counts.unreadable == counts.photos:
+    listing = (path for path in _listed_paths(paths or []) if not filing.holds(path))
+    names = listing if "-" in (paths or []) else list(listing)
+    counts = predict_to(loaded, names, output, top_k, console, as_json, filing)
+    filing.tell(console)
+    if counts.photos and counts.unreadable == counts.photos:
         raise HeadstartError("none of the photos could be read; see the column error.", "Check the paths.")
+
+
+@app.command()
+def undo(log: Annotated[Path, typer.Argument(help="A folder that photos were sorted into, or the log in it.")]) -> None:
+    """Put photos back that `predict --move-to` moved, and remove the copies that `--copy-to` made."""
+    from headstart.console import Console
+    from headstart.errors import counted
+    from headstart.sorting import undo as run_undo
+
+    print(f"{counted(run_undo(log, Console()), 'photo')} put back or removed")
 
 
 @app.command()

@@ -1,8 +1,13 @@
-"""Prediction at the command line: many photos to a file or to standard output, in bounded memory."""
+"""Prediction at the command line: many photos to a file or to standard output, in bounded memory.
+
+Rows for a file are kept in a ledger beside it, a line of JSON each, until all are there: a command that was interrupted
+goes on where the ledger ends, and the file appears whole.
+"""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -12,17 +17,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from headstart.atomic import written_whole
-from headstart.classifier import Classifier, prediction_rows
+from headstart.classifier import Classifier, prediction_rows, prediction_types
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
 from headstart.photos.catalog import natural_key, photo_files
 
 _ROWS_AT_ONCE = 256
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+# What is done with rows once they are written down: moving photos, writing sidecars. Called again with the rows of an
+# interrupted command, for which it may have been done already.
+Afterwards = Callable[[pd.DataFrame], None]
 
 
 @dataclass
@@ -32,6 +43,11 @@ class Counts:
     photos: int = 0
     unreadable: int = 0
 
+    def add(self, rows: pd.DataFrame) -> None:
+        """Count the rows of a table."""
+        self.photos += len(rows)
+        self.unreadable += int((rows["error"] != "").sum())
+
 
 def predict_to(
     classifier: Classifier,
@@ -40,6 +56,7 @@ def predict_to(
     top_k: int,
     console: Console,
     as_json: bool = False,
+    afterwards: Afterwards = lambda rows: None,
 ) -> Counts:
     """Classify photos and write a row for each (see `Classifier.predict`), in order.
 
@@ -50,62 +67,158 @@ def predict_to(
         top_k: how many classes to name.
         console: shows progress.
         as_json: JSON lines instead of CSV on standard output.
+        afterwards: what is done with each part of the rows.
 
     Raises:
-        HeadstartError: when the suffix of `output` is another.
+        HeadstartError: when the suffix of `output` is another, or another process writes to it.
     """
-    if output is not None and output.suffix.lower() not in _SUFFIXES:
-        raise HeadstartError(
-            f"-o {output}: unknown suffix; expected one of {', '.join(_SUFFIXES)}.", "Name the file accordingly."
-        )
+    check_suffix(output, _SUFFIXES)
     counts = Counts()
     # The number is known only when the paths are listed already; a list on standard input is not waited for.
     total = len(paths) if isinstance(paths, list) else None
-    with _writer(output, as_json) as write, console.progress("photos", total) as advance:
-        predictions = classifier.stream(paths)
-        while rows := list(islice(predictions, _ROWS_AT_ONCE)):
-            write(prediction_rows(rows, classifier.class_names, top_k))
-            counts.photos += len(rows)
-            counts.unreadable += sum(1 for row in rows if row.error)
+    with _destination(output, classifier, top_k, as_json) as rows_to, console.progress("photos", total) as advance:
+        done: Counter[str] = Counter()
+        for rows in rows_to.written():
+            afterwards(rows)
+            done.update(rows["path"])
+            counts.add(rows)
+            advance(len(rows))
+        if done:
+            console.warn(
+                f"going on where an interrupted command stopped: {counted(done.total(), 'photo')} done already"
+            )
+        for rows in predicted(classifier, _others(paths, done), top_k):
+            rows_to.write(rows)
+            afterwards(rows)
+            counts.add(rows)
             advance(len(rows))
     if counts.unreadable:
         console.warn(f"{counted(counts.unreadable, 'photo')} of {counts.photos:,} could not be read")
     return counts
 
 
-@contextmanager
-def _writer(output: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Yield a function that appends a table to the output, which appears whole at the end."""
-    if output is None:
-        first = True
+def predicted(classifier: Classifier, paths: Iterable[str], top_k: int) -> Iterator[pd.DataFrame]:
+    """Yield the rows of photos, a few hundred at a time."""
+    predictions = classifier.stream(paths)
+    while rows := list(islice(predictions, _ROWS_AT_ONCE)):
+        yield prediction_rows(rows, classifier.class_names, top_k)
 
-        def write(table: pd.DataFrame) -> None:
-            nonlocal first
-            sys.stdout.write(_json_lines(table) if as_json else _csv(table, first))
-            sys.stdout.flush()
-            first = False
 
-        yield write
-        return
-    with written_whole(output) as draft:
-        if output.suffix.lower() == ".parquet":
-            with _parquet(draft) as append:
-                yield append
+def check_suffix(output: Path | None, expected: tuple[str, ...]) -> None:
+    """Refuse to write a format that is not there.
+
+    Raises:
+        HeadstartError: when the suffix is another than those expected.
+    """
+    if output is not None and output.suffix.lower() not in expected:
+        raise HeadstartError(
+            f"-o {output}: unknown suffix; expected one of {', '.join(expected)}.", "Name the file accordingly."
+        )
+
+
+def _others(paths: Iterable[str], done: Counter[str]) -> Iterator[str]:
+    """Yield the paths that are not done, each as often as it is left to do."""
+    for path in paths:
+        if done[path]:
+            done[path] -= 1
         else:
-            lines = output.suffix.lower() == ".jsonl"
-            with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                yield lambda table: _append(file.write, table, lines, first=file.tell() == 0)
+            yield path
 
 
-def _append(write: Callable[[str], int], table: pd.DataFrame, lines: bool, first: bool) -> None:
-    write(_json_lines(table) if lines else _csv(table, first))
+class _Printed:
+    """Standard output."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._first = True
+
+    def written(self) -> Iterator[pd.DataFrame]:
+        yield from ()
+
+    def write(self, rows: pd.DataFrame) -> None:
+        sys.stdout.write(json_lines(rows) if self._as_json else csv_lines(rows, self._first))
+        sys.stdout.flush()
+        self._first = False
 
 
-def _csv(table: pd.DataFrame, header: bool) -> str:
+class _Ledger:
+    """The rows of an output that is not finished, in the order in which they were made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def written(self) -> Iterator[pd.DataFrame]:
+        """Yield the rows that are there; what a dying process wrote of another is cut off."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb+") as file:
+            while lines := list(islice(file, _ROWS_AT_ONCE)):
+                if not lines[-1].endswith(b"\n"):
+                    file.truncate(file.tell() - len(lines.pop()))
+                if lines:
+                    yield _table(lines)
+
+    def write(self, rows: pd.DataFrame) -> None:
+        with self._path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(json_lines(rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def turn_into(self, output: Path) -> None:
+        """Write the output, whole, and remove the ledger."""
+        with written_whole(output) as draft, _appending(draft, output.suffix.lower()) as append:
+            for rows in self.written():
+                append(rows)
+        self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _destination(
+    output: Path | None, classifier: Classifier, top_k: int, as_json: bool
+) -> Iterator[_Printed | _Ledger]:
+    if output is None:
+        yield _Printed(as_json)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Another classifier, or another number of classes to name, has a ledger of its own.
+    digest = hashlib.sha256(json.dumps([classifier.class_names, top_k]).encode())
+    digest.update(classifier.selftest()[1].tobytes())
+    place = output.with_name(f".{output.name}.{digest.hexdigest()[:12]}")
+    lock = FileLock(f"{place}.lock", timeout=0)
+    try:
+        with lock:
+            ledger = _Ledger(Path(f"{place}.jsonl"))
+            yield ledger
+            ledger.turn_into(output)
+        Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout:
+        raise HeadstartError(f"-o {output}: another process is writing it.", "Wait for it to end.") from None
+
+
+def _table(lines: Iterable[bytes]) -> pd.DataFrame:
+    """Read rows back from lines of JSON, of the types that `prediction_rows` gives."""
+    records = [json.loads(line.decode("utf-8", "surrogateescape")) for line in lines]
+    return prediction_types(pd.DataFrame(records, dtype=object))
+
+
+@contextmanager
+def _appending(draft: Path, suffix: str) -> Iterator[Callable[[pd.DataFrame], Any]]:
+    """Yield a function that appends a table to a file of the format that its suffix names."""
+    if suffix == ".parquet":
+        with _parquet(draft) as append:
+            yield append
+        return
+    with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        yield lambda rows: file.write(json_lines(rows) if suffix == ".jsonl" else csv_lines(rows, file.tell() == 0))
+
+
+def csv_lines(table: pd.DataFrame, header: bool) -> str:
+    """Write rows as CSV."""
     return table.to_csv(index=False, header=header, float_format="%.6g", lineterminator="\n")
 
 
-def _json_lines(table: pd.DataFrame) -> str:
+def json_lines(table: pd.DataFrame) -> str:
+    """Write rows as JSON, a line each; what is missing is null."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -1,0 +1,149 @@
+"""`headstart predict --watch`: photos are classified as they arrive in a folder.
+
+The folder is looked at again and again, which works on network drives and memory cards too. A photo has arrived when its
+size and time have not changed from one look to the next.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from headstart.classifier import Classifier
+from headstart.console import Console
+from headstart.errors import HeadstartError, counted
+from headstart.photos.catalog import photo_files
+from headstart.prediction import Afterwards, Counts, check_suffix, csv_lines, json_lines, predicted
+
+_SUFFIXES = (".csv", ".jsonl")
+_LOOK_EVERY = 1.0
+# Looking takes at most this share of the time, however many photos there are.
+_LOOKING_SHARE = 0.2
+_Stamp = tuple[int, int]
+
+
+def arrivals(folder: Path, stop: threading.Event, known: set[str], apart: Path | None) -> Iterator[list[str]]:
+    """Yield the paths of photos that have arrived since the last look, until told to stop.
+
+    Args:
+        folder: is watched with all that is below it.
+        stop: is waited for between two looks.
+        known: paths that are not new; what is yielded is added.
+        apart: a folder whose photos do not count.
+    """
+    growing: dict[str, _Stamp] = {}
+    while not stop.is_set():
+        started = time.monotonic()
+        here: dict[str, _Stamp] = {}
+        for path in photo_files(folder, Counter()):
+            if str(path) not in known and not (apart is not None and path.is_relative_to(apart)):
+                try:
+                    status = os.stat(path)
+                except OSError:
+                    continue  # gone again
+                here[str(path)] = (status.st_size, status.st_mtime_ns)
+        arrived = [path for path, stamp in here.items() if growing.get(path) == stamp]
+        growing = {path: stamp for path, stamp in here.items() if path not in arrived}
+        known.update(arrived)
+        yield arrived
+        taken = time.monotonic() - started
+        stop.wait(max(_LOOK_EVERY, taken / _LOOKING_SHARE))
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C and SIGTERM set inside the block."""
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def watch(
+    classifier: Classifier,
+    folder: Path,
+    output: Path | None,
+    top_k: int,
+    stop: threading.Event,
+    console: Console,
+    as_json: bool = False,
+    afterwards: Afterwards = lambda rows: None,
+    apart: Path | None = None,
+) -> Counts:
+    """Classify the photos in a folder, and those that arrive, until told to stop.
+
+    Rows are appended as they come. Photos that have a row in the output already are not classified again.
+
+    Args:
+        classifier: a loaded classifier.
+        folder: to watch.
+        output: a CSV or JSON lines file by its suffix; None for standard output.
+        top_k: how many classes to name.
+        stop: ends it, after the photos that are being classified.
+        console: where to say what is watched.
+        as_json: JSON lines instead of CSV on standard output.
+        afterwards: what is done with each part of the rows.
+        apart: a folder below, into which photos are sorted.
+
+    Raises:
+        HeadstartError: when the folder is none, or the suffix of `output` another.
+    """
+    if not folder.is_dir():
+        raise HeadstartError(f"--watch {folder}: no such folder.", "Make it first, or name another.")
+    check_suffix(output, _SUFFIXES)
+    known = _rows_written(output) if output is not None else set()
+    counts, first = Counts(), True
+    console.say(f"Watching {folder}; Ctrl-C ends it.")
+    for arrived in arrivals(folder, stop, known, apart):
+        for rows in predicted(classifier, arrived, top_k):
+            _append(rows, output, as_json, first)
+            first = False
+            afterwards(rows)
+            counts.add(rows)
+    console.say(f"{counted(counts.photos, 'photo')} classified, {counts.unreadable:,} of them could not be read.")
+    return counts
+
+
+def _append(rows: pd.DataFrame, output: Path | None, as_json: bool, first: bool) -> None:
+    if output is None:
+        print(json_lines(rows) if as_json else csv_lines(rows, first), end="", flush=True)
+        return
+    lines = output.suffix.lower() == ".jsonl"
+    with output.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(json_lines(rows) if lines else csv_lines(rows, file.tell() == 0))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rows_written(output: Path) -> set[str]:
+    """Return the paths that have a row already, after cutting off a last line that is not whole."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        return set()
+    with output.open("rb+") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
+    if output.stat().st_size == 0:
+        return set()
+    try:
+        if output.suffix.lower() == ".jsonl":
+            table = pd.read_json(output, lines=True, dtype=False, encoding_errors="surrogateescape")
+        else:
+            table = pd.read_csv(output, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        return set(table["path"])
+    except (ValueError, KeyError):
+        raise HeadstartError(
+            f"-o {output}: is not a table of predictions, to which rows could be added.", "Name another file."
+        ) from None
