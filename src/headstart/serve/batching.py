@@ -1,7 +1,8 @@
-"""Photos of many requests in one batch: the engine stays full, and nobody waits for company on an idle one.
+"""Photos of many requests in one batch: the engine stays full, and nobody waits for company.
 
 A photo goes from the event loop to a thread that decodes it, then to a lane: a thread that takes what is decoded, up to
-a batch, and calls the engine. There are as many lanes as the engine works on batches at once.
+a batch, and calls the engine. There are as many lanes as the engine works on batches at once. A lane takes what
+is there: while all are busy batches fill up by themselves, and an idle engine has nothing to gain by waiting.
 """
 
 from __future__ import annotations
@@ -23,9 +24,6 @@ from headstart.errors import PhotoError
 from headstart.photos.views import Pixels
 from headstart.serve.errors import INTERNAL, ClientLeft, Refusal, draining, overloaded, refusal_of
 from headstart.serve.metrics import Metrics
-
-# How long a lane waits for a batch to fill up while another one keeps the engine busy.
-_COMPANY_S = 0.005
 
 Outcome = Prediction | Refusal
 ViewOf = Callable[[], Pixels]
@@ -83,13 +81,16 @@ class Batcher:
     def __init__(self, name: str, classifier: Classifier, decoders: Executor, queue: int, metrics: Metrics) -> None:
         self._name, self._classifier, self._decoders = name, classifier, decoders
         self._engine = classifier.engine()
+        size = classifier.preprocessing.image_size
+        self._engine.infer(
+            np.zeros((1, size, size, 3), np.uint8)
+        )  # so that no client waits for the engine's first steps
         self._queue, self._metrics = queue, metrics
         self._batch_sizes = metrics.batch_size.labels(name)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._ready: deque[_Waiting] = deque()
         self._decoding = 0  # photos that were taken in and are not decoded yet
-        self._in_engine = 0  # lanes whose batch is in the engine
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._lanes = [
@@ -200,9 +201,6 @@ class Batcher:
             outcomes = self._computed(batch)
             self._metrics.engine.observe(time.perf_counter() - started)
             with self._lock:
-                self._in_engine -= 1
-                if not self._in_engine:
-                    self._changed.notify()
                 settled = [(each.job, each.index, outcome) for each, outcome in zip(batch, outcomes, strict=True)]
                 finished = self._settle(settled)
             self._tell(finished)
@@ -211,20 +209,14 @@ class Batcher:
         """Wait for photos and return a batch of them; none when the queue is closed and empty."""
         size = self._engine.batch_size
         with self._lock:
-            while True:
-                while not self._ready:
-                    if self._closed:
-                        return []
-                    self._changed.wait()
-                until = time.perf_counter() + _COMPANY_S
-                while self._in_engine and 0 < len(self._ready) < size and (left := until - time.perf_counter()) > 0:
-                    self._changed.wait(left)
-                # Meanwhile another lane may have taken them, or their client may have left.
-                if batch := [self._ready.popleft() for _ in range(min(size, len(self._ready)))]:
-                    self._in_engine += 1
-                    if self._ready:
-                        self._changed.notify()
-                    return batch
+            while not self._ready:
+                if self._closed:
+                    return []
+                self._changed.wait()
+            batch = [self._ready.popleft() for _ in range(min(size, len(self._ready)))]
+            if self._ready:
+                self._changed.notify()
+            return batch
 
     def _computed(self, batch: list[_Waiting]) -> Sequence[Outcome]:
         try:
