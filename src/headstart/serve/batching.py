@@ -32,9 +32,10 @@ log = logging.getLogger("headstart.serve")
 
 
 class Connection(Protocol):
-    """A client's connection, which calls `leaving` when the client closes it."""
+    """A client's connection."""
 
-    leaving: Callable[[], None] | None
+    def on_leaving(self, act: Callable[[], None] | None) -> None:
+        """Have this done when the client closes it; None for nothing any more."""
 
 
 class Job:
@@ -135,7 +136,7 @@ class Batcher:
             ClientLeft: when it does.
         """
         if connection is not None:
-            connection.leaving = partial(self._leave, job)
+            connection.on_leaving(partial(self._leave, job))
         try:
             await job.done
         except asyncio.CancelledError:
@@ -143,7 +144,7 @@ class Batcher:
             raise
         finally:
             if connection is not None:
-                connection.leaving = None
+                connection.on_leaving(None)
 
     def _leave(self, job: Job) -> None:
         """Drop what is left of a job; what is in the engine ends there, unheard."""

@@ -27,8 +27,7 @@ def protocol_class(head_seconds: float) -> type[HttpToolsProtocol]:
     class Protocol(HttpToolsProtocol):
         """One connection."""
 
-        # What to do when the client leaves before it is answered; set and taken back by a request's handler.
-        leaving: Callable[[], None] | None = None
+        _leaving: Callable[[], None] | None = None
         _overdue: asyncio.TimerHandle | None = None
         _head_size = 0
 
@@ -58,8 +57,14 @@ def protocol_class(head_seconds: float) -> type[HttpToolsProtocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
             super().connection_lost(exc)
-            if self.leaving is not None:
-                self.leaving()
+            if self._leaving is not None:
+                self._leaving()
+
+        def on_leaving(self, act: Callable[[], None] | None) -> None:
+            """Have this done when the client leaves; None for nothing any more."""
+            self._leaving = act
+            # Uvicorn stops reading where much has come at once, and a connection that is not read is never seen to end.
+            self.flow.resume_reading()
 
         def send_400_response(self, msg: str) -> None:
             self._end(Refusal("bad_request", "The request is not HTTP/1.1."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -144,7 +145,7 @@ async def _serve(
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",
+        log_level="critical",
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -152,6 +153,8 @@ async def _serve(
         timeout_graceful_shutdown=_CLOSE_S,
     )
     server = _Server(config)
+    # Its warnings would let any client write to the log as much as it likes.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     with _stop_asked() as stop:
         answering = asyncio.create_task(server.serve([listening]))
         for line in _told(service, listening, token):
