@@ -20,7 +20,7 @@ from headstart.serve import schemas
 from headstart.serve.batching import Outcome
 from headstart.serve.bodies import Photo, is_costly, photos_of, read_body
 from headstart.serve.errors import CLIENT_LEFT, INTERNAL, ClientLeft, Refusal, error_response
-from headstart.serve.gate import Gate
+from headstart.serve.gate import Endpoint, Gate
 from headstart.serve.metrics import CONTENT_TYPE
 from headstart.serve.protocol import CONNECTION
 from headstart.serve.service import Model, Service
@@ -48,15 +48,17 @@ def make_app(service: Service, token: str | None = None, log_requests: Any = Non
         exception_handlers={HTTPException: _http_error, Refusal: _refused, ClientLeft: _left, Exception: _failed},
         redirect_slashes=False,
     )
-    _add_v1(app, service)
+    predict = _add_v1(app, service)
     _add_health(app, service)
     add_v2(app, service)
     app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=PAGE), "static")
-    return Gate(app, service.metrics, token, log_requests)
+    return Gate(app, service.metrics, token, log_requests, {("POST", "/v1/predict"): predict})
 
 
-def _add_v1(app: FastAPI, service: Service) -> None:
+def _add_v1(app: FastAPI, service: Service) -> Endpoint:
+    """Add the routes of /v1 and return the one that is asked most."""
+
     async def models(request: Request) -> Response:
         """List the classifiers, the default one first, and what a request may hold."""
         limits = service.limits
@@ -135,6 +137,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
             "parameters": [schemas.MODEL_PARAMETER, schemas.LABEL_PARAMETER],
         },
     )
+    return predict
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

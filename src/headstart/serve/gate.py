@@ -9,10 +9,13 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from headstart.serve.errors import CLIENT_LEFT, INTERNAL, Refusal, error_response
+from starlette.requests import Request
+from starlette.responses import Response
+
+from headstart.serve.errors import CLIENT_LEFT, INTERNAL, ClientLeft, Refusal, error_response
 from headstart.serve.metrics import Metrics
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +23,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 # After an early answer the rest of the body is read and thrown away for this long: a connection that is closed at once
 # is reset, and the client never sees the answer.
@@ -49,10 +53,20 @@ class Gate:
         metrics: where requests are counted.
         token: what clients have to show; None for nothing.
         say: prints one line for each request; None for none.
+        direct: endpoints by method and path that are called without the layers of the app, which take a quarter of the
+            event loop's time and have nothing to add to them; the app describes them.
     """
 
-    def __init__(self, app: App, metrics: Metrics, token: str | None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        metrics: Metrics,
+        token: str | None,
+        say: Callable[[str], None] | None,
+        direct: Mapping[tuple[str, str], Endpoint],
+    ) -> None:
         self._app = app
+        self._direct = direct
         self._metrics = metrics
         self._expected = None if token is None else f"Bearer {token}".encode()
         self._say = say
@@ -66,7 +80,14 @@ class Gate:
         exchange = _Exchange(scope, receive, send)
         try:
             self._check_token(scope)
-            await self._app(scope, exchange.receive, exchange.send)
+            endpoint = self._direct.get((scope["method"], scope["path"]))
+            if endpoint is None:
+                await self._app(scope, exchange.receive, exchange.send)
+            else:
+                response = await endpoint(Request(scope, exchange.receive))
+                await response(scope, exchange.receive, exchange.send)
+        except ClientLeft:
+            exchange.status = CLIENT_LEFT
         except asyncio.CancelledError:
             exchange.status = exchange.status or CLIENT_LEFT
             raise
@@ -97,7 +118,10 @@ class Gate:
         await error_response(refusal, scope["path"])(scope, exchange.receive, exchange.send)
 
     def _count(self, scope: Scope, exchange: _Exchange) -> None:
-        route = getattr(scope.get("route"), "path", None) or ("/static" if exchange.is_page else "other")
+        route = getattr(scope.get("route"), "path", None)
+        if route is None and (scope["method"], scope["path"]) in self._direct:
+            route = scope["path"]
+        route = route or ("/static" if exchange.is_page else "other")
         key = (route, exchange.status)
         if key not in self._counters:
             self._counters[key] = (
