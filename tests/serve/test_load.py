@@ -141,6 +141,17 @@ def test_what_is_said_on_start(server, guarded):
     assert "correct-horse" not in "".join(guarded.lines)
 
 
+@pytest.mark.parametrize("library", ["fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"])
+def test_a_library_that_is_missing_is_named(library):
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; sys.argv = ['headstart', 'serve', 'run']\n"
+        "from headstart.cli import main; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and f"headstart serve needs {library}, which is not installed." in ended.stderr
+    assert ended.stderr.endswith("Install it with: pip install 'headstart[serve]'\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -37,7 +37,7 @@ CLIENT_LEFT = 499
 INTERNAL = "The server failed at this request; its operator finds the reason in the server's log."
 
 
-@dataclass
+@dataclass(eq=False)
 class Refusal(Exception):
     """A request, or one of its photos, that the server does not answer, and why."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import signal
 import socket
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -153,8 +152,6 @@ async def _serve(
         timeout_graceful_shutdown=_CLOSE_S,
     )
     server = _Server(config)
-    # Its warnings would let any client write to the log as much as it likes.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     with _stop_asked() as stop:
         answering = asyncio.create_task(server.serve([listening]))
         for line in _told(service, listening, token):
