@@ -9,6 +9,9 @@ about the network's size a request, as the body, and the next one when the answe
 - decoder alone: decoding and resizing with Headstart's threads, no network;
 - the floor: the harmonic sum of the last two. Both use the same cores, so no server that decodes can be faster.
 
+Where other programs keep the cores busy, a server gets more of them than an engine alone, because it has more threads,
+and its throughput flatters it. Processor time a photo (of the server's process; of this one) depends on them less.
+
 python benchmarks/serve.py PHOTOS
 """
 
@@ -18,6 +21,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -116,9 +120,15 @@ class _Server:
         self._process.wait(60)
 
     def load(self, clients: int, folder: Path, seconds: float) -> dict[str, float]:
-        """Have this many clients ask for so long; returns requests, seconds, p50 and p99 (in milliseconds)."""
+        """Have this many clients ask for so long.
+
+        Returns:
+            requests, seconds, p50 and p99 (in milliseconds), and the server's processor time a request in milliseconds.
+        """
         command = [sys.executable, __file__, "--client", self._port, str(clients), str(seconds), str(folder)]
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        before = self._processor_seconds()
+        seen = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        return {**seen, "processor": 1000 * (self._processor_seconds() - before) / seen["requests"]}
 
     def memory_over(self, requests: int, folder: Path) -> tuple[int, list[float]]:
         """Return the number of requests made and the resident MiB before, half way and after."""
@@ -129,6 +139,10 @@ class _Server:
                 note(f"memory: {made:,} requests, {self._resident():.0f} MiB")
             sizes.append(self._resident())
         return made, sizes
+
+    def _processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _resident(self) -> float:
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
@@ -144,52 +158,59 @@ def _clients(server: _Server, count: int, folder: Path, seconds: float) -> Calla
     return lambda number: server.load(count, folder, seconds)
 
 
-def _engine_alone(classifier: Classifier, seconds: float) -> Callable[[int], float]:
+def _engine_alone(classifier: Classifier, seconds: float) -> Callable[[int], tuple[float, float]]:
     engine, size = classifier.engine(), classifier.preprocessing.image_size
     batch = np.random.default_rng(0).integers(0, 256, (engine.batch_size, size, size, 3), np.uint8)
 
-    def run(number: int) -> float:
-        started = time.perf_counter()
+    def run(number: int) -> tuple[float, float]:
+        started, processor = time.perf_counter(), time.process_time()
         going = itertools.takewhile(lambda _: time.perf_counter() - started < seconds, itertools.count())
         done = sum(1 for _ in engine.run((None, batch) for _ in going))
-        return done * engine.batch_size / (time.perf_counter() - started)
+        photos = done * engine.batch_size
+        return photos / (time.perf_counter() - started), 1000 * (time.process_time() - processor) / photos
 
     return run
 
 
-def _decoder_alone(classifier: Classifier, photos: Sequence[bytes]) -> Callable[[int], float]:
-    def run(number: int) -> float:
-        started = time.perf_counter()
+def _decoder_alone(classifier: Classifier, photos: Sequence[bytes]) -> Callable[[int], tuple[float, float]]:
+    def run(number: int) -> tuple[float, float]:
+        started, processor = time.perf_counter(), time.process_time()
         count = sum(1 for _ in ahead(list(photos) * 5, classifier.view))
-        return count / (time.perf_counter() - started)
+        return count / (time.perf_counter() - started), 1000 * (time.process_time() - processor) / count
 
     return run
 
 
 def _said(results: dict[str, list[Any]], options: argparse.Namespace, classifier: Classifier, memory: Any) -> list[str]:
-    peaks = results[ENGINE]
-    floors = [1 / (1 / engine + 1 / decoder) for engine, decoder in zip(peaks, results[DECODER], strict=True)]
+    (peaks, engine_ms), (decoded, decoder_ms) = (zip(*results[name], strict=True) for name in (ENGINE, DECODER))
+    floors = [1 / (1 / engine + 1 / decoder) for engine, decoder in zip(peaks, decoded, strict=True)]
+    floor_ms = [engine + decoder for engine, decoder in zip(engine_ms, decoder_ms, strict=True)]
     rows = []
     for count in CLIENTS:
         rounds = results[_named(count)]
         speeds = [each["requests"] / each["seconds"] for each in rounds]
         p50, p99 = (spread([each[name] for each in rounds]) for name in ("p50", "p99"))
-        row = [
-            _named(count),
-            spread(speeds),
-            spread(ratios(speeds, peaks), ".2f"),
-            spread(ratios(speeds, floors), ".2f"),
-        ]
-        rows.append([*row, p50, p99])
-    for name, speeds in ((ENGINE, peaks), (DECODER, results[DECODER]), (FLOOR, floors)):
-        rows.append([name, spread(speeds), spread(ratios(speeds, peaks), ".2f"), "", "", ""])
+        processor = [each["processor"] for each in rounds]
+        of_time = spread(ratios(engine_ms, processor), ".2f")
+        row = [spread(speeds), spread(ratios(speeds, peaks), ".2f"), spread(processor, ".2f"), of_time]
+        rows.append([_named(count), *row, p50, p99])
+    for name, speeds, processor in (
+        (ENGINE, peaks, engine_ms),
+        (DECODER, decoded, decoder_ms),
+        (FLOOR, floors, floor_ms),
+    ):
+        of_time = spread(ratios(engine_ms, processor), ".2f")
+        rows.append(
+            [name, spread(speeds), spread(ratios(speeds, peaks), ".2f"), spread(processor, ".2f"), of_time, "", ""]
+        )
     size = classifier.preprocessing.image_size
     facts = (
         f"JPEGs of {options.photos.name}, {options.backbone} at {size} pixels, engine {choose_engine()}; "
         f"{options.seconds:g} s a contestant and round. Median (least-greatest) of {options.repeats} rounds; ratios "
         "are taken round by round."
     )
-    header = ["", "photos/s", "share of the engine's peak", "share of the floor", "p50, ms", "p99, ms"]
+    header = ["", "photos/s", "this / engine alone", "processor time a photo, ms", "engine's time / this"]
+    header += ["p50, ms", "p99, ms"]
     parts = [facts, table(header, rows)]
     if memory:
         made, (first, half, last) = memory
