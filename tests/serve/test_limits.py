@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import HeadstartError
+from headstart.serve.bodies import Bodies
+from headstart.serve.errors import Refusal
 from headstart.serve.limits import Limits, parse_size
 from headstart.serve.server import named_folders
 
@@ -46,3 +48,22 @@ def test_names_of_classifiers(tmp_path, monkeypatch):
             named_folders([wrong])
     with pytest.raises(HeadstartError, match="there is a classifier of the name pets already"):
         named_folders(["classifier", "../pets"])
+
+
+def test_bodies_of_all_requests_together_are_bounded():
+    limits = Limits(max_body=100)
+    bodies = Bodies(limits)
+    with bodies.room() as first, bodies.room() as second, bodies.room() as third, bodies.room() as fourth:
+        for take in (first, second, third):
+            take(100)
+        fourth(99)
+        with bodies.room() as fifth:
+            fifth(1)
+            with pytest.raises(Refusal, match="bodies of other requests") as caught:
+                fifth(1)
+            assert caught.value.code == "overloaded" and caught.value.headers == {"Retry-After": "1"}
+        assert bodies.held == 399
+        with pytest.raises(Refusal, match="more than 100 bytes") as caught:
+            first(1)
+        assert caught.value.code == "too_large"
+    assert bodies.held == 0
