@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,12 @@ from headstart.evaluation.metrics import Probabilities, softmax
 from headstart.evaluation.rejection import Rejection, distances_to
 from headstart.network.backbones import backbone_named, build
 from headstart.network.cut import last_boundary, prefix
-from headstart.photos.decode import decode, read_bytes
+from headstart.photos.decode import MAX_PIXELS, decode, read_bytes
 from headstart.photos.loading import ahead, batched
 from headstart.photos.views import Pixels, Preprocessing, evaluation_view
-from headstart.training.engines import Engine, choose_engine, open_engine
+from headstart.training.engines import Engine, Outputs, choose_engine, open_engine
 
 FORMAT_VERSION = 1
-Tag = TypeVar("Tag")
 Floats = npt.NDArray[np.float32]
 
 # How far an engine's logits may lie from the stored ones, as a share of their spread.
@@ -119,10 +118,7 @@ class Classifier:
                 row with its error instead).
         """
         if isinstance(photos, np.ndarray):
-            from PIL import Image
-
-            views = (evaluation_view(Image.fromarray(image), self.preprocessing) for image in _checked_array(photos))
-            return self._probabilities_of(views)
+            return self._probabilities_of(self.view(image) for image in _checked_array(photos))
         paths = [photos] if isinstance(photos, str | Path) else list(photos)
         predictions = list(self.stream(paths))
         unread = [f"{prediction.path} ({prediction.error})" for prediction in predictions if prediction.error]
@@ -146,13 +142,64 @@ class Classifier:
                     waiting.append(None)
                     yield path, view
 
-        for tags, probabilities, features in self._run(readable()):
-            accepted, strangeness = self._accepted(probabilities, features)
-            for path, row, trusted, strange in zip(tags, probabilities, accepted, strangeness, strict=True):
+        engine = self.engine()
+        for tags, outputs in engine.run(batched(readable(), engine.batch_size)):
+            for prediction in self.predictions(tags, outputs):
                 while (failed := waiting.pop(0)) is not None:
                     yield failed
-                yield Prediction(path, row, "", trusted, strange)
+                yield prediction
         yield from (failed for failed in waiting if failed is not None)
+
+    def view(self, photo: bytes | npt.NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> Pixels:
+        """Return the network's view of a photo: (image_size, image_size, 3) uint8, RGB in 0-255.
+
+        Args:
+            photo: the bytes of an image file, or (h, w, 3) RGB in 0-255 of any size.
+            max_pixels: the most that a file's image may have.
+
+        Raises:
+            PhotoError: when the file cannot be decoded whole, or has more pixels.
+        """
+        if isinstance(photo, np.ndarray):
+            from PIL import Image
+
+            return evaluation_view(Image.fromarray(photo), self.preprocessing)
+        return evaluation_view(decode(photo, self.preprocessing.decode_short_side, max_pixels), self.preprocessing)
+
+    def engine(self) -> Engine:
+        """Return the engine that this classifier runs on; it is opened, and put to the self-test, at the first call.
+
+        Its outputs, logits and features, are what `predictions` takes.
+
+        Raises:
+            HeadstartError: when it gives other logits than the classifier did when it was saved.
+        """
+        if self._engine is None:
+            from headstart.cache import cache_folder
+
+            whole = _Whole(self.network, self.preprocessing)
+            size = self.preprocessing.image_size
+            engine = open_engine(self.engine_choice, whole, size, cache_folder())
+            if self._selftest is not None:
+                pixels, expected = self._selftest
+                found = [rows for _, (rows, _) in engine.run(batched(enumerate(pixels), engine.batch_size))]
+                name = f"engine {self.engine_choice.name}"
+                _compare(np.concatenate(found), expected, name, _TOLERANCE[self.engine_choice.precision])
+            self._engine = engine
+        return self._engine
+
+    def predictions(self, paths: Sequence[str], outputs: Outputs) -> list[Prediction]:
+        """Say what the engine's outputs of one batch mean: a prediction for each of its photos, in order.
+
+        Args:
+            paths: of the batch's photos, or other names for them.
+            outputs: logits (n, num_classes) and features (n, num_features), as the engine gave them.
+        """
+        logits, features = outputs
+        probabilities = softmax(logits)
+        accepted, strangeness = self._accepted(probabilities, features)
+        rows = zip(paths, probabilities, accepted, strangeness, strict=True)
+        return [Prediction(path, row, "", trusted, strange) for path, row, trusted, strange in rows]
 
     def save(self, folder: Path) -> None:
         """Write the classifier's folder, whole or not at all."""
@@ -221,19 +268,14 @@ class Classifier:
 
     def _view(self, path: str | Path) -> tuple[str, Pixels | PhotoError]:
         try:
-            photo = decode(read_bytes(path), self.preprocessing.decode_short_side)
+            return str(path), self.view(read_bytes(path))
         except PhotoError as error:
             return str(path), error
-        return str(path), evaluation_view(photo, self.preprocessing)
 
     def _probabilities_of(self, views: Iterable[Pixels]) -> Probabilities:
-        parts = [rows for _, rows, _ in self._run(enumerate(views))]
+        engine = self.engine()
+        parts = [softmax(logits) for _, (logits, _) in engine.run(batched(enumerate(views), engine.batch_size))]
         return np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), np.float32)
-
-    def _run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[list[Tag], Probabilities, Floats]]:
-        engine = self._open_engine()
-        for tags, (logits, features) in engine.run(batched(images, engine.batch_size)):
-            yield tags, softmax(logits), features
 
     def _accepted(self, probabilities: Probabilities, features: Floats) -> tuple[Sequence[Any], Sequence[Any]]:
         """Say for each photo whether to accept its label, and how strange it is; None where that is not known."""
@@ -242,21 +284,6 @@ class Classifier:
         confidence, distances = probabilities.max(axis=1), distances_to(self.rejection.directions, features)
         accepted = self.rejection.accepts(confidence, distances)
         return accepted.tolist(), self.rejection.strangeness(confidence, distances).tolist()
-
-    def _open_engine(self) -> Engine:
-        if self._engine is None:
-            from headstart.cache import cache_folder
-
-            whole = _Whole(self.network, self.preprocessing)
-            size = self.preprocessing.image_size
-            engine = open_engine(self.engine_choice, whole, size, cache_folder())
-            if self._selftest is not None:
-                pixels, expected = self._selftest
-                found = [rows for _, (rows, _) in engine.run(batched(enumerate(pixels), engine.batch_size))]
-                name = f"engine {self.engine_choice.name}"
-                _compare(np.concatenate(found), expected, name, _TOLERANCE[self.engine_choice.precision])
-            self._engine = engine
-        return self._engine
 
 
 class _Whole(nn.Module):

@@ -441,6 +441,42 @@ def evaluate(
 
 
 @app.command()
+def serve(
+    classifiers: Annotated[
+        list[str],
+        typer.Argument(metavar="CLASSIFIER...", help="Classifiers' folders, or their runs'; NAME=FOLDER to name one."),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="HEADSTART_TOKEN", help="What clients have to show; better in the variable."),
+    ] = None,
+    max_body: Annotated[str, typer.Option(help="Of one request, such as 64MB.")] = "64MB",
+    max_pixels: Annotated[int, typer.Option(help="Of one photo.")] = 100_000_000,
+    max_photos: Annotated[int, typer.Option(help="Of one request.")] = 64,
+    receive_timeout: Annotated[float, typer.Option(help="For a request to arrive, in seconds.")] = 30,
+    queue: Annotated[int, typer.Option(help="Photos that may wait for a classifier.")] = 256,
+    engine: EngineOption = EngineChoice.auto,
+    log_requests: Annotated[bool, typer.Option("--log-requests", help="Print a line for each request.")] = False,
+    cache: Cache = None,
+    quiet: Quiet = False,
+) -> None:
+    """Serve classifiers over HTTP: a page to try them, JSON, and the Open Inference Protocol.
+
+    Photos of many requests share the engine's batches. Needs pip install 'headstart[serve]'.
+    """
+    from headstart.console import Console
+    from headstart.serve import serve_ready
+    from headstart.serve.limits import Limits, parse_size
+
+    _use_cache(cache)
+    limits = Limits(parse_size(max_body), max_pixels, max_photos, receive_timeout, queue)
+    run_serve = serve_ready()
+    run_serve(classifiers, host, port, token, limits, engine.value, Console(quiet), log_requests)
+
+
+@app.command()
 def show(
     photos: Annotated[str, typer.Argument(help="What `train` takes; with --augmented also one photo.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A PNG file.")] = Path("samples.png"),

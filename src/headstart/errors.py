@@ -1,5 +1,11 @@
 """The errors that a user can mend."""
 
+from __future__ import annotations
+
+from typing import Literal
+
+PhotoProblem = Literal["missing", "folder", "unreadable", "empty", "raw", "not_an_image", "bomb", "damaged"]
+
 
 class HeadstartError(Exception):
     """A mistake in what the user gave, told in two lines at most.
@@ -15,7 +21,15 @@ class HeadstartError(Exception):
 
 
 class PhotoError(HeadstartError):
-    """A photo that cannot be read; its text is the reason, which ends up beside the photo's path."""
+    """A photo that cannot be read; its text is the reason, which ends up beside the photo's path.
+
+    `kind` says the same to a program: `missing`, a `folder`, `unreadable` (by permission or a broken disk), `empty`,
+    camera `raw`, `not_an_image` by content, a `bomb` of more pixels than allowed, or `damaged`.
+    """
+
+    def __init__(self, problem: str, kind: PhotoProblem) -> None:
+        super().__init__(problem)
+        self.kind = kind
 
 
 def listed(names: list[str], limit: int = 5) -> str:

@@ -1,7 +1,7 @@
 """`headstart predict --watch`: photos are classified as they arrive in a folder.
 
-The folder is looked at again and again, which works on network drives and memory cards too. A photo has arrived when its
-size and time have not changed from one look to the next.
+The folder is looked at again and again, which works on network drives and memory cards too. A photo has arrived when
+its size and time have not changed from one look to the next.
 """
 
 from __future__ import annotations

@@ -520,3 +520,29 @@ def test_images_are_known_by_their_first_bytes(image_format, name):
 )
 def test_what_claims_to_be_a_photo(name, head, expected):
     assert looks_like_photo(Path(name), head) is expected
+
+
+def test_the_kind_of_problem_is_told_to_programs(tmp_path):
+    whole = io.BytesIO()
+    Image.new("RGB", (50, 40), "red").save(whole, "PNG")
+    data = whole.getvalue()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "photo.nef").write_bytes(data)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    for kind, work in {
+        "missing": lambda: read_bytes(tmp_path / "nothing.png"),
+        "folder": lambda: read_bytes(tmp_path),
+        "empty": lambda: read_bytes(tmp_path / "empty.png"),
+        "raw": lambda: read_bytes(tmp_path / "photo.nef"),
+        "not_an_image": lambda: decode(b"hello", 32),
+        "bomb": lambda: decode(data, 32, max_pixels=1999),
+        "damaged": lambda: decode(data[: len(data) // 2], 32),
+    }.items():
+        with pytest.raises(PhotoError) as caught:
+            work()
+        assert caught.value.kind == kind
+    with pytest.raises(PhotoError, match="EPS is not a format of photos"):
+        decode(eps, 32)
+    with pytest.raises(PhotoError, match="50 x 40 pixels, at most 1,999 allowed"):
+        decode(data, 32, max_pixels=1999)
+    assert decode(data, 32, max_pixels=2000).size == (50, 40)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -123,3 +124,26 @@ def test_the_choice_and_its_reason_are_told(monkeypatch):
         choose_engine("openvino")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert str(choose_engine()) == "torch on cuda, float16 (a CUDA GPU is here)"
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_one_batch_at_a_time_from_several_threads_gives_what_run_gives(name, tmp_path):
+    engine = open_engine(choose_engine(name), Sums().eval(), 8, tmp_path)
+    assert engine.lanes >= 1
+    batches = [PIXELS[start : start + size] for size in range(1, engine.batch_size + 1) for start in range(3)]
+    expected = dict(engine.run(enumerate(batches)))
+    with ThreadPoolExecutor(engine.lanes) as pool:
+        for number, outputs in enumerate(pool.map(engine.infer, batches)):
+            for found, wanted in zip(outputs, expected[number], strict=True):
+                assert found.dtype == wanted.dtype
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_network_that_gives_a_photo_alone_other_numbers_is_not_used(tmp_path):
+    class OfTheBatch(nn.Module):
+        def forward(self, pixels):
+            return (pixels.mean(dim=(2, 3)) + 0 * pixels.sum() + pixels.shape[0],)
+
+    engine = open_engine(choose_engine("openvino"), OfTheBatch().eval(), 8, tmp_path)
+    ((_, (wanted,)),) = engine.run([(None, PIXELS[:1])])
+    np.testing.assert_array_equal(engine.infer(PIXELS[:1])[0], wanted)

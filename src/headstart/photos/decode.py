@@ -35,6 +35,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Drawings that Pillow has other programs (Ghostscript, Windows) carry out: never done for a file of unknown origin.
+_NO_PHOTOS = frozenset(("EPS", "WMF"))
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 
 
@@ -65,15 +67,15 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise PhotoError("no such file") from None
+        raise PhotoError("no such file", "missing") from None
     except IsADirectoryError:
-        raise PhotoError("is a folder") from None
+        raise PhotoError("is a folder", "folder") from None
     except OSError as error:
-        raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+        raise PhotoError(f"cannot be read: {error.strerror or error}", "unreadable") from None
     if not data:
-        raise PhotoError("empty file")
+        raise PhotoError("empty file", "empty")
     if os.path.splitext(path)[1].lower() in _RAW_SUFFIXES:
-        raise PhotoError("camera raw file: convert it to JPEG or PNG")
+        raise PhotoError("camera raw file: convert it to JPEG or PNG", "raw")
     return data
 
 
@@ -89,7 +91,7 @@ class Decoded(NamedTuple):
     size: tuple[int, int]
 
 
-def decode(data: bytes, short_side: int) -> Image.Image:
+def decode(data: bytes, short_side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to upright RGB.
 
     EXIF orientation is applied; CMYK, palette, grey, 1-bit and 16-bit images become 8-bit RGB; transparency
@@ -97,22 +99,27 @@ def decode(data: bytes, short_side: int) -> Image.Image:
     size (scaled DCT) as long as its short side stays at least `short_side` pixels.
 
     Raises:
-        PhotoError: with the reason, for anything that Pillow cannot decode whole.
+        PhotoError: with the reason, for anything that Pillow cannot decode whole, and for more than `max_pixels`
+            pixels (by the file's header, before any is decoded).
     """
-    return decode_with_source(data, short_side).rgb
+    return decode_with_source(data, short_side, max_pixels).rgb
 
 
-def decode_with_source(data: bytes, short_side: int) -> Decoded:
+def decode_with_source(data: bytes, short_side: int, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode as `decode` does, and keep what the file says about itself.
 
     Raises:
         PhotoError: as `decode` does.
     """
     try:
+        if not data:
+            raise PhotoError("empty file", "empty")
         image = Image.open(io.BytesIO(data))
+        if image.format in _NO_PHOTOS:
+            raise PhotoError(f"{image.format} is not a format of photos", "not_an_image")
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise PhotoError(f"decompression bomb: {width} x {height} pixels, at most {MAX_PIXELS:,} allowed")
+        if width * height > max_pixels:
+            raise PhotoError(f"decompression bomb: {width} x {height} pixels, at most {max_pixels:,} allowed", "bomb")
         if image.format in ("JPEG", "MPO"):
             image.draft(None, _draft_size(width, height, short_side))
         image.load()
@@ -122,11 +129,11 @@ def decode_with_source(data: bytes, short_side: int) -> Decoded:
     except PhotoError:
         raise
     except Image.DecompressionBombError:
-        raise PhotoError(f"decompression bomb: more than {MAX_PIXELS:,} pixels") from None
+        raise PhotoError(f"decompression bomb: more than {max_pixels:,} pixels", "bomb") from None
     except UnidentifiedImageError:
-        raise PhotoError(f"not an image that can be read (starts with {data[:8]!r})") from None
+        raise PhotoError(f"not an image that can be read (starts with {data[:8]!r})", "not_an_image") from None
     except Exception as error:  # Pillow's plugins raise nearly every built-in exception on damaged files.
-        raise PhotoError(f"damaged: {str(error) or type(error).__name__}") from None
+        raise PhotoError(f"damaged: {str(error) or type(error).__name__}", "damaged") from None
 
 
 def _draft_size(width: int, height: int, short_side: int) -> tuple[int, int]:

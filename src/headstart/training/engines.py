@@ -10,6 +10,7 @@ import copy
 import hashlib
 import importlib.util
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -44,12 +45,23 @@ class EngineChoice:
 
 
 class Engine(Protocol):
-    """A network ready to run on batches of at most `batch_size` images."""
+    """A network ready to run on batches of at most `batch_size` images.
+
+    `lanes` is how many batches it works on at once when `infer` is called from as many threads.
+    """
 
     batch_size: int
+    lanes: int
 
     def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
         """Yield the float32 or float16 outputs of each (n, size, size, 3) uint8 batch, in order, with its tag."""
+        ...
+
+    def infer(self, pixels: Pixels) -> Outputs:
+        """Return the outputs of one (n, size, size, 3) uint8 batch, the same as `run` yields, once they are there.
+
+        May be called from several threads at once. Python's lock is free while it waits.
+        """
         ...
 
 
@@ -118,15 +130,18 @@ class _OpenVinoEngine:
     batch_size = 4
 
     def __init__(self, choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> None:
-        core = openvino_without_telemetry().Core()
-        model = core.read_model(_converted(network, image_size, self.batch_size, cache))
-        hints = {
+        self._file = _converted(network, image_size, self.batch_size, cache)
+        self._hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32", "float16": "f16"}[choice.precision],
         }
-        self._compiled = core.compile_model(model, "CPU", hints)
-        in_flight = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._requests = [self._compiled.create_infer_request() for _ in range(in_flight)]
+        self._image_shape = (image_size, image_size, 3)
+        self._compiled = self._compile(self.batch_size)
+        self.lanes = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [self._compiled.create_infer_request() for _ in range(self.lanes)]
+        self._of_thread = threading.local()
+        self._single: Any = None  # the same network for one photo at a time, or False where that is another
+        self._single_lock = threading.Lock()
 
     def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
         idle = list(self._requests)
@@ -137,18 +152,56 @@ class _OpenVinoEngine:
                 request, done, count, _ = running.popleft()
                 yield done, self._outputs(request, count)
                 idle.append(request)
-            # Every request has the full batch's shape: a part of a batch is padded, so that nothing is
-            # compiled twice and a photo's numbers do not depend on its neighbours.
-            padded = pixels
-            if len(pixels) < self.batch_size:
-                padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
-                padded[: len(pixels)] = pixels
+            padded = self._padded(pixels)
             request = idle.pop()
             request.start_async([padded], share_inputs=True)
             running.append((request, tag, len(pixels), padded))
         while running:
             request, done, count, _ = running.popleft()
             yield done, self._outputs(request, count)
+
+    def infer(self, pixels: Pixels) -> Outputs:
+        # A batch of one takes a quarter of the time of a padded one: who is alone is not kept waiting.
+        if len(pixels) == self.batch_size or not self._has_single():
+            return self._inferred(self._compiled, self._padded(pixels), len(pixels))
+        parts = [self._inferred(self._single, image[None], 1) for image in pixels]
+        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+
+    def _inferred(self, compiled: Any, batch: Pixels, count: int) -> Outputs:
+        # A thread keeps requests of its own, because one request computes one batch at a time.
+        requests = self._of_thread.__dict__
+        name = "whole" if compiled is self._compiled else "single"
+        if name not in requests:
+            requests[name] = compiled.create_infer_request()
+        requests[name].start_async([batch], share_inputs=True)
+        return self._outputs(requests[name], count)
+
+    def _has_single(self) -> bool:
+        """Say whether the network for one photo, compiled at the first call, gives the same to the bit."""
+        with self._single_lock:
+            if self._single is None:
+                self._single = self._compile(1)
+                image = np.random.default_rng(0).integers(0, 256, (1, *self._image_shape), np.uint8)
+                alone = self._inferred(self._single, image, 1)
+                padded = self._inferred(self._compiled, self._padded(image), 1)
+                if not all(np.array_equal(one, other) for one, other in zip(alone, padded, strict=True)):
+                    self._single = False
+            return self._single is not False
+
+    def _compile(self, batch_size: int) -> Any:
+        core = openvino_without_telemetry().Core()
+        model = core.read_model(self._file)
+        model.reshape([batch_size, *self._image_shape])
+        return core.compile_model(model, "CPU", self._hints)
+
+    def _padded(self, pixels: Pixels) -> Pixels:
+        # Every request has the full batch's shape: a part of a batch is padded, so that nothing is compiled twice and
+        # a photo's numbers do not depend on its neighbours.
+        if len(pixels) == self.batch_size:
+            return pixels
+        padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
+        padded[: len(pixels)] = pixels
+        return padded
 
     def _outputs(self, request: Any, count: int) -> Outputs:
         request.wait()
@@ -189,6 +242,8 @@ def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path)
 
 
 class _TorchEngine:
+    lanes = 1  # PyTorch spreads one batch over all cores, and a GPU takes one after another
+
     def __init__(self, choice: EngineChoice, network: nn.Module) -> None:
         self._device = torch.device(choice.device)
         self._dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[choice.precision]
@@ -202,14 +257,23 @@ class _TorchEngine:
         # A GPU works while the next batch is prepared: its results are fetched one batch late.
         previous: tuple[Tag, tuple[torch.Tensor, ...]] | None = None
         for tag, pixels in batches:
-            images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
-            images = images.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
-            outputs = self._network(images)
+            outputs = self._started(pixels)
             if previous is not None:
                 yield self._fetched(*previous)
             previous = (tag, outputs)
         if previous is not None:
             yield self._fetched(*previous)
+
+    @torch.inference_mode()
+    def infer(self, pixels: Pixels) -> Outputs:
+        return self._fetched(None, self._started(pixels))[1]
+
+    def _started(self, pixels: Pixels) -> tuple[torch.Tensor, ...]:
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
+        outputs: tuple[torch.Tensor, ...] = self._network(
+            images.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
+        )
+        return outputs
 
     def _fetched(self, tag: Tag, outputs: tuple[torch.Tensor, ...]) -> tuple[Tag, Outputs]:
         return tag, [output.float().cpu().numpy() for output in outputs]

@@ -1,0 +1,94 @@
+"""HTTP as uvicorn speaks it, with the bounds that it leaves to a proxy: time for a request's head, open connections.
+
+Uvicorn waits without end for a client that sends half a head, and answers what is malformed in plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from headstart.serve.errors import Refusal, overloaded
+
+MAX_CONNECTIONS = 1024
+# The key of an ASGI scope under which a handler finds the connection, see `batching.Connection`.
+CONNECTION = "headstart.connection"
+# Of a request's line and headers together, in bytes.
+_MAX_HEAD = 64 << 10
+
+
+def protocol_class(head_seconds: float) -> type[HttpToolsProtocol]:
+    """Return the protocol for a server that waits this many seconds for a request's head."""
+
+    class Protocol(HttpToolsProtocol):
+        """One connection."""
+
+        _leaving: Callable[[], None] | None = None
+        _overdue: asyncio.TimerHandle | None = None
+        _head_size = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > MAX_CONNECTIONS:
+                self._end(overloaded(f"{MAX_CONNECTIONS:,} connections are open already"))
+            else:
+                self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            if self._overdue is None and (self.cycle is None or self.cycle.response_complete):
+                self._expect_head()
+            if self._overdue is not None:
+                self._head_size += len(data)
+            super().data_received(data)
+            if self._overdue is not None and self._head_size > _MAX_HEAD:
+                self._end(Refusal("bad_request", f"The headers have more than {_MAX_HEAD:,} bytes."))
+
+        def on_headers_complete(self) -> None:
+            self._stop_waiting()
+            super().on_headers_complete()
+            cast(dict[str, Any], self.cycle.scope)[CONNECTION] = self
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+            if self._leaving is not None:
+                self._leaving()
+
+        def on_leaving(self, act: Callable[[], None] | None) -> None:
+            """Have this done when the client leaves; None for nothing any more."""
+            self._leaving = act
+            # Uvicorn stops reading where much has come at once, and a connection that is not read is never seen to end.
+            self.flow.resume_reading()
+
+        def send_400_response(self, msg: str) -> None:
+            self._end(Refusal("bad_request", "The request is not HTTP/1.1."))
+
+        def _expect_head(self) -> None:
+            self._head_size = 0
+            self._overdue = self.loop.call_later(head_seconds, self._head_is_overdue)
+
+        def _stop_waiting(self) -> None:
+            if self._overdue is not None:
+                self._overdue.cancel()
+                self._overdue = None
+
+        def _head_is_overdue(self) -> None:
+            self._end(Refusal("timeout", f"The headers did not arrive within {head_seconds:g} seconds."))
+
+        def _end(self, refusal: Refusal) -> None:
+            """Answer outside of any request, and close."""
+            self._stop_waiting()
+            body = json.dumps({"error": refusal.told()}).encode()
+            head = [STATUS_LINE[refusal.status], b"content-type: application/json\r\nconnection: close\r\n"]
+            head += [f"{name}: {value}\r\n".encode() for name, value in refusal.headers.items()]
+            head += [b"content-length: %d\r\n\r\n" % len(body), body]
+            self.transport.write(b"".join(head))
+            self.transport.close()
+
+    return Protocol
