@@ -18,8 +18,8 @@ from PIL import Image
 class Serving:
     """The running server; `client` speaks HTTP to it, `lines` is what it said while starting."""
 
-    def __init__(self, *arguments: object) -> None:
-        command = [sys.executable, "-m", "headstart", "serve", *map(str, arguments), "--port", "0"]
+    def __init__(self, *arguments: object, port: int = 0) -> None:
+        command = [sys.executable, "-m", "headstart", "serve", *map(str, arguments), "--port", str(port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.lines: list[str] = []
