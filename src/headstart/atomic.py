@@ -52,6 +52,15 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def cut_torn_line(path: Path, beginning: bytes) -> None:
+    """Cut off a last line that a dying process wrote a part of, in a file that begins as ours do; others stay."""
+    if path.exists():
+        with path.open("rb+") as file:
+            data = file.read()
+            if data.startswith(beginning):
+                file.truncate(data.rfind(b"\n") + 1)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all (UTF-8)."""
     with written_whole(path) as draft:

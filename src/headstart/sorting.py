@@ -20,6 +20,7 @@ from typing import Literal, TextIO
 
 import pandas as pd
 
+from headstart.atomic import cut_torn_line
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
 from headstart.sidecars import is_ours, sidecar_of
@@ -68,6 +69,7 @@ class Sorter:
         self._root, self._action = root.absolute(), action
         root.mkdir(parents=True, exist_ok=True)
         self._log = self._root / LOG
+        cut_torn_line(self._log, b'{"action": ')
         # What an earlier command began, and may not have finished.
         self._begun = {line.source: line for line in read_log(self._log)} if self._log.exists() else {}
         self.sorted: dict[str, Path] = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from headstart.atomic import cut_torn_line
 from headstart.classifier import Classifier
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
@@ -130,15 +131,12 @@ def _append(rows: pd.DataFrame, output: Path | None, as_json: bool, first: bool)
 def _rows_written(output: Path) -> set[str]:
     """Return the paths that have a row already, after cutting off a last line that is not whole."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    if not output.exists():
-        return set()
-    with output.open("rb+") as file:
-        data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
-    if output.stat().st_size == 0:
+    lines = output.suffix.lower() == ".jsonl"
+    cut_torn_line(output, b'{"path": ' if lines else b"path,label,")
+    if not output.exists() or output.stat().st_size == 0:
         return set()
     try:
-        if output.suffix.lower() == ".jsonl":
+        if lines:
             table = pd.read_json(output, lines=True, dtype=False, encoding_errors="surrogateescape")
         else:
             table = pd.read_csv(output, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def make_app(service: Service, token: str | None = None, log_requests: Any = Non
     _add_health(app, service)
     add_v2(app, service)
     app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
+    # By this table, not by the system's, which may call scripts plain text: browsers would not run them.
+    mimetypes.add_type("text/javascript", ".js")
     app.mount("/static", StaticFiles(directory=PAGE), "static")
     return Gate(app, service.metrics, token, log_requests, {("POST", "/v1/predict"): predict})
 
