@@ -62,16 +62,16 @@ def main() -> None:
     photos = [read_bytes(catalog.root / path) for path in catalog.photos["path"][: options.limit]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        classifier = _classifier(options.backbone)
+        classifier = untrained_classifier(options.backbone)
         classifier.save(folder / "classifier")
         (folder / "requests").write_text(json.dumps([photo.hex() for photo in photos]), encoding="utf-8")
         with _Server(folder / "classifier") as server:
             note("warming up")
             server.load(64, folder, seconds=2)
             contestants: dict[str, Callable[[int], Any]] = {
-                ENGINE: _engine_alone(classifier, options.seconds),
+                ENGINE: engine_alone(classifier, options.seconds),
                 **{_named(count): _clients(server, count, folder, options.seconds) for count in reversed(CLIENTS)},
-                DECODER: _decoder_alone(classifier, photos),
+                DECODER: decoder_alone(classifier, photos),
             }
             results = alternate(contestants, options.repeats)
             memory = server.memory_over(options.requests, folder) if options.requests else None
@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _classifier(backbone_name: str) -> Classifier:
+def untrained_classifier(backbone_name: str) -> Classifier:
     """Make a classifier that does all that a trained one does, rejection included."""
     backbone = backbone_named(backbone_name)
     network = build(backbone, NUM_CLASSES)
@@ -158,7 +158,8 @@ def _clients(server: _Server, count: int, folder: Path, seconds: float) -> Calla
     return lambda number: server.load(count, folder, seconds)
 
 
-def _engine_alone(classifier: Classifier, seconds: float) -> Callable[[int], tuple[float, float]]:
+def engine_alone(classifier: Classifier, seconds: float) -> Callable[[int], tuple[float, float]]:
+    """Return what measures the engine on pixels in memory: photos/s, and milliseconds of processor time a photo."""
     engine, size = classifier.engine(), classifier.preprocessing.image_size
     batch = np.random.default_rng(0).integers(0, 256, (engine.batch_size, size, size, 3), np.uint8)
 
@@ -172,7 +173,9 @@ def _engine_alone(classifier: Classifier, seconds: float) -> Callable[[int], tup
     return run
 
 
-def _decoder_alone(classifier: Classifier, photos: Sequence[bytes]) -> Callable[[int], tuple[float, float]]:
+def decoder_alone(classifier: Classifier, photos: Sequence[bytes]) -> Callable[[int], tuple[float, float]]:
+    """Return what measures decoding and resizing alone, five times over, in the same units."""
+
     def run(number: int) -> tuple[float, float]:
         started, processor = time.perf_counter(), time.process_time()
         count = sum(1 for _ in ahead(list(photos) * 5, classifier.view))
