@@ -265,3 +265,15 @@ def test_weights_of_another_run_are_a_start(finished, tmp_path):
     assert "started from the weights of weights.safetensors" in (again.folder / "classifier" / "README.md").read_text()
     with pytest.raises(HeadstartError, match=r"weights\.safetensors: does not fit the network: no tensor for"):
         headstart.train(photos, tmp_path / "b0", weights=weights, backbone="b0", image_size=64, quiet=True)
+
+
+def test_a_check_that_takes_too_much_of_the_budget_is_left_out_and_stays_so(photos, tmp_path, capsys, monkeypatch):
+    from headstart import checking
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checking, "_BUDGET_SHARE", 1e-9)
+        run = headstart.train(photos, tmp_path / "run", image_size=64, unfreeze=0, budget="60s")
+    assert "Check       left out: 30 photos would take " in capsys.readouterr().out
+    assert run.metrics["checked"] is None and "label_issues" not in run.metrics
+    again = headstart.train(recipe=run.folder / "recipe.toml", output=tmp_path / "again", quiet=True)
+    assert again.metrics["checked"] is None and again.metrics["test"] == run.metrics["test"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from headstart.atomic import write_table
 from headstart.cache import cache_folder
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
-from headstart.photos.audit import Audit, audit
+from headstart.photos.audit import Audit, audit, examine
 from headstart.photos.catalog import Catalog
 from headstart.photos.clean import check_target, write_clean
 from headstart.photos.datasets import read_photos
@@ -34,6 +34,7 @@ from headstart.photos.findings import (
 from headstart.photos.split import SPLITS
 
 if TYPE_CHECKING:
+    from headstart.recipe import Recipe
     from headstart.run_folder import RunFolder
     from headstart.training.embedding import Embedder
     from headstart.training.probe import Floats
@@ -156,6 +157,28 @@ class Checked:
 
 
 NOT_CHECKED = Checked()
+# The most of a budget that goes to checking. Slower than so many photos/s is seldom: of fewer nothing is measured.
+_BUDGET_SHARE, _LEAST_RATE, _SAMPLED = 0.2, 100, 128
+
+
+def checks_in_time(recipe: Recipe, catalog: Catalog, console: Console) -> bool:
+    """Say whether photos are checked: if asked for, and if it takes no large part of the budget."""
+    if not recipe.check or recipe.plan is not None:
+        return recipe.check and recipe.plan is not None and recipe.plan.check
+    photos, limit = catalog.photos, _BUDGET_SHARE * recipe.budget_seconds
+    if len(photos) < _LEAST_RATE * limit:
+        return True
+    sample = replace(catalog, photos=photos.iloc[:: max(1, len(photos) // _SAMPLED)])
+    started = time.perf_counter()
+    examine(sample, Console(quiet=True))
+    seconds = (time.perf_counter() - started) / len(sample.photos) * len(photos)
+    if seconds <= limit:
+        return True
+    console.say(
+        f"Check       left out: {counted(len(photos), 'photo')} would take {seconds:.0f} s of the budget, "
+        f"{recipe.budget}. Once: headstart check PHOTOS"
+    )
+    return False
 
 
 def check_photos(

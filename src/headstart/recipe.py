@@ -80,6 +80,7 @@ class Plan(BaseModel):
     """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels.
 
     `seconds` is the forecast for the whole run, `closing_seconds` that for what follows the test: labels, report.
+    `check` says whether there is time to look for what is wrong with photos and labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +90,7 @@ class Plan(BaseModel):
     steps: tuple[Step, ...]
     seconds: float = Field(ge=0, description="forecast for the whole run")
     closing_seconds: float = Field(default=4.0, ge=0)
+    check: bool = True
 
 
 class Recipe(BaseModel):

@@ -17,7 +17,7 @@ from headstart import __version__
 from headstart.advice import advice, notes
 from headstart.atomic import write_table
 from headstart.cache import cache_folder
-from headstart.checking import NOT_CHECKED, check_photos, suspect_labels
+from headstart.checking import NOT_CHECKED, check_photos, checks_in_time, suspect_labels
 from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
@@ -134,7 +134,8 @@ def train(
             catalog = _embed_photos(catalog, embedder, recipe, console)
         with watch.timing("checking"):
             features = None if recipe.from_scratch else embedder
-            found = check_photos(catalog, features, console, known) if recipe.check else NOT_CHECKED
+            checks = same_for_all(checks_in_time(recipe, catalog, console))
+            found = check_photos(catalog, features, console, known) if checks else NOT_CHECKED
         catalog = _split(catalog, recipe, found.originals, console)
         for sentence in advice(recipe, catalog, preprocessing.image_size):
             console.say(f"Advice      {sentence}")
@@ -144,7 +145,7 @@ def train(
         followed = recipe.plan is not None  # to the letter, however long it takes
         with watch.timing("planning"):
             plan = recipe.plan or same_for_all(plan_run(recipe, network, data, watch.elapsed, console))
-        recipe = recipe.model_copy(update={"plan": plan})
+        recipe = recipe.model_copy(update={"plan": plan.model_copy(update={"check": checks})})
         folder.begin(recipe, catalog, found)
         history.begin(folder, recipe)
 
@@ -192,7 +193,7 @@ def train(
         with watch.timing("writing"):
             classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics)
             classifier.save(folder.classifier)
-        if recipe.check and not recipe.from_scratch:
+        if checks and not recipe.from_scratch:
             with watch.timing("checking"):
                 metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, console)
         if recipe.outsiders is not None:

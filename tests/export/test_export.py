@@ -1,5 +1,6 @@
 """Classifiers in every format, read again by each format's own library."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -23,14 +24,20 @@ from headstart.photos.decode import decode
 from headstart.photos.views import evaluation_view
 from making import make_photo, make_photos, small_classifier
 
+LITERT_IS_HERE = all(importlib.util.find_spec(name) for name in ("tensorflow", "ai_edge_litert"))
+HERE = [name for name in FORMATS if name != "litert" or LITERT_IS_HERE]
+EVERY = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in HERE, reason="TensorFlow or LiteRT is not installed"))
+    for name in FORMATS
+]
 OTHERS = {"labels.txt", "example.py", "README.md", "export.json"}
 
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
-    """The finished run in every format: name to (folder, what was printed)."""
+    """The finished run in every format: its name to what `export` returned, and the folder."""
     root = tmp_path_factory.mktemp("exported")
-    return {name: (export(finished[0], name, root / name, quiet=True), root / name) for name in FORMATS}
+    return {name: (export(finished[0], name, root / name, quiet=True), root / name) for name in HERE}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def photos(finished):
     return [*own, *(np.asarray(make_photo(40 + n, n, size)) for n, size in enumerate([(64, 64), (31, 200), (300, 97)]))]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY)
 def test_it_says_what_the_classifier_says(exported, finished, photos, name):
     result, folder = exported[name]
     made, classifier = FORMATS[name], headstart.load(finished[0], "torch")
@@ -71,7 +78,7 @@ def test_acceptance_is_in_the_graph(exported, finished, name):
     assert not all(bool(run(photo[None])[1][0]) for photo in noise)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_example_runs_by_itself_and_agrees(exported, finished, name):
     folder, path = exported[name][1], finished[1] / "cat" / "1.png"
     hidden = ("PYTHONPATH", "KERAS_BACKEND")
@@ -87,7 +94,7 @@ def test_the_example_runs_by_itself_and_agrees(exported, finished, name):
 
 
 def test_what_was_measured_is_told(exported):
-    for name in FORMATS:
+    for name in HERE:
         result, folder = exported[name]
         record = json.loads((folder / "export.json").read_text())
         measured = record["measured"]["float32"]
@@ -239,10 +246,8 @@ def test_a_missing_library_is_named(finished, tmp_path, monkeypatch, name, missi
 
 
 def test_litert_says_what_it_needs(finished, tmp_path, monkeypatch):
-    from importlib import util
-
-    real = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "tensorflow" else real(name))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorflow" else real(name))
     with pytest.raises(HeadstartError, match=r"needs tensorflow[\s\S]*'headstart\[litert\]'[\s\S]*another Python"):
         export(finished[0], "litert", tmp_path / "new", quiet=True)
     assert list(tmp_path.iterdir()) == []
