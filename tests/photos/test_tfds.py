@@ -140,10 +140,14 @@ def test_one_that_needs_tensorflow_to_be_prepared_says_so(tmp_path):
     # In a process of its own: the library does not ask for TensorFlow again where anything has imported it.
     program = f"""
 import sys
-sys.modules["tensorflow"] = None
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
 from pathlib import Path
 from test_tfds import HeadstartError, read
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+sys.meta_path.insert(0, Missing)
 try:
     read("tfds:made_of_arrays", Path({str(tmp_path / "cache")!r}))
 except HeadstartError as error:
