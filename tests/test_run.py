@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -277,3 +278,23 @@ def test_a_check_that_takes_too_much_of_the_budget_is_left_out_and_stays_so(phot
     assert run.metrics["checked"] is None and "label_issues" not in run.metrics
     again = headstart.train(recipe=run.folder / "recipe.toml", output=tmp_path / "again", quiet=True)
     assert again.metrics["checked"] is None and again.metrics["test"] == run.metrics["test"]
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_of_many_photos_a_part_is_searched_and_all_are_fitted(photos, tmp_path, capsys, monkeypatch, refit):
+    from headstart.training import stages
+
+    choices = {"image_size": 64, "unfreeze": 0, "probe_views": 1, "refit": refit, "quiet": False}
+    whole = headstart.train(photos, tmp_path / "whole", **choices)
+    assert " rows)" not in capsys.readouterr().out
+    monkeypatch.setattr(stages, "MOST_SEARCHED", 12)
+    seen, fit_probe = [], stages.fit_probe
+    monkeypatch.setattr(
+        stages, "fit_probe", lambda *given, **named: seen.append(given[1]) or fit_probe(*given, **named)
+    )
+    part = headstart.train(photos, tmp_path / "part", **choices)
+    assert re.search(r"validation loss, on 9 of 18 rows\)", capsys.readouterr().out)
+    assert [len(labels) for labels in seen] == [9, 24 if refit else 18]
+    assert whole.metrics["test"]["accuracy"] == part.metrics["test"]["accuracy"] == 1.0
+    found = part.classifier.predict(sorted(photos.rglob("*.png")))
+    assert (found["label"] == [Path(path).parent.name for path in found["path"]]).all()

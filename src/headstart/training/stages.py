@@ -46,6 +46,8 @@ BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 LEARNING = "train and validation"
 EXAMPLE_VIEWS = 4
+# Rows that the probe's regularisation is searched on: of more, it takes minutes, and is the same within a step.
+MOST_SEARCHED = 40_000
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
 
@@ -79,6 +81,17 @@ class TrainingData:
     def features(self, split: str, num_views: int = 1) -> StoredRows:
         """Return the (num_views * n, num_features) pooled features of a split's photos, view after view."""
         return self.embedder.features(self.photos[split], range(num_views))
+
+    def some_features(self, num_views: int, most_rows: int) -> tuple[StoredRows, Labels]:
+        """Return the pooled features of the training photos and the labels of their rows; of very many, of a part.
+
+        The part is an equal share of each class, at least one photo, so that there are about `most_rows` rows.
+        """
+        labels = self.labels["train"]
+        every = -(-len(labels) * num_views // most_rows)
+        chosen = np.flatnonzero(pd.Series(labels).groupby(labels).cumcount().to_numpy() % every == 0)
+        photos = [self.photos["train"][row] for row in chosen]
+        return self.embedder.features(photos, range(num_views)), np.tile(labels[chosen], num_views)
 
     def feature_views(self, num_views: int) -> ViewRows:
         """Return the pooled features of the training photos, views apart."""
@@ -159,12 +172,20 @@ def fit_head(
         head, _ = fit_example_head(rows, labels, *validation, num_classes, recipe.seed, settings, add)
         detail = f"batch normalisation, dropout 0.2, dense; Adam, {recipe.example_epochs} epochs"
     else:
-        features, tiled = data.features("train", views), np.tile(labels, views)
+        features, tiled = data.some_features(views, MOST_SEARCHED)
         head, path = fit_probe(features, tiled, *validation, weights, on_step=add)
         best = min(path, key=lambda step: step.validation_loss)
+        searched = f", on {len(tiled):,} of {len(labels) * views:,} rows" if len(tiled) < len(labels) * views else ""
+        if searched and not recipe.refits:
+            strengths = (best.regularisation,)
+            every, tiled = data.features("train", views), np.tile(labels, views)
+            head, _ = fit_probe(every, tiled, *validation, weights, strengths)
         result["regularisation"] = best.regularisation
         result["operations"] = sum(step.operations for step in path)
-        detail = f"{counted(views, 'view')}; regularisation {best.regularisation:.1g} of {len(path)} by validation loss"
+        detail = (
+            f"{counted(views, 'view')}; regularisation {best.regularisation:.1g} of {len(path)} by validation loss"
+            f"{searched}"
+        )
     seconds = time.perf_counter() - started
     result |= _stage(head.logits(validation[0]), validation[1], seconds)
     result["parameters"] = head.weight.size + head.bias.size
