@@ -1,5 +1,7 @@
 """None of these: the rule of acceptance on made-up numbers, and on photos of other things."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,3 +119,11 @@ def test_outsiders_must_be_a_folder_with_photos(tmp_path):
         outsider_photos(tmp_path / "nowhere")
     with pytest.raises(HeadstartError, match="holds no photos"):
         outsider_photos(tmp_path)
+
+
+def test_the_rule_names_a_probability_only_where_one_is_asked_for():
+    directions = np.eye(2, 4, dtype=np.float32)
+    rule = Rejection(directions, 0.625, 0.4, (-2.0, 0.3), 0.9, True)
+    like = "no further from the training photos than 99% of photos like them"
+    assert rule.told() == f"accepted: probability 62% or more, and {like}"
+    assert dataclasses.replace(rule, least_probability=0.0).told() == f"accepted: {like}"

@@ -72,9 +72,10 @@ class Rejection:
 
     def told(self) -> str:
         """Say in a sentence when a prediction is accepted."""
+        probable = f"probability {100 * self.least_probability:.0f}% or more, and " if self.least_probability else ""
         rule = (
-            f"accepted: probability {100 * self.least_probability:.0f}% or more, and no further from the training "
-            f"photos than {100 * (1 - UNLIKE_SHARE):.0f}% of photos like them"
+            f"accepted: {probable}no further from the training photos than {100 * (1 - UNLIKE_SHARE):.0f}% of photos "
+            "like them"
         )
         if self.reached:
             return rule
