@@ -20,6 +20,8 @@ _HALF_INTERVAL = 0.03
 _WEAK, _CONFUSED, _CONFUSED_PHOTOS = 0.1, 0.1, 3
 # With fewer test photos, a class's F1 is any number.
 _PHOTOS_TO_JUDGE = 5
+# Less than this share of the median number of training photos is few.
+_SCARCE = 0.8
 _WELL_CALIBRATED, _PHOTOS_FOR_CALIBRATION = 0.05, 100
 _GOOD_AUROC = 0.8
 _NAMED, _LONGEST_NAME = 3, 50
@@ -112,7 +114,7 @@ def _weak_classes(metrics: Json, tables: RunTables, names: dict[str, str]) -> It
     catalog = tables.catalog
     training = catalog.loc[catalog["split"] == "train", "label"].value_counts()
     median = float(training.median()) if len(training) else 0.0
-    scarce = [row for row in weak if training.get(row["class"], 0) < median]
+    scarce = [row for row in weak if training.get(row["class"], 0) < _SCARCE * median]
     if scarce:
         photos = [counted(int(training.get(row["class"], 0)), "training photo") for row in scarce]
         told = [
