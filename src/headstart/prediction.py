@@ -84,8 +84,9 @@ def predict_to(
             counts.add(rows)
             advance(len(rows))
         if done:
+            told = counted(done.total(), "photo")
             console.warn(
-                f"going on where an interrupted command stopped: {counted(done.total(), 'photo')} done already"
+                f"going on where an interrupted command stopped: {told} done already (remove {rows_to} to begin anew)"
             )
         for rows in predicted(classifier, _others(paths, done), top_k):
             rows_to.write(rows)
@@ -146,6 +147,9 @@ class _Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
 
     def written(self) -> Iterator[pd.DataFrame]:
         """Yield the rows that are there; what a dying process wrote of another is cut off."""
