@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,7 +20,7 @@ from headstart.filing import Filing
 from headstart.prediction import Counts, predict_to
 from headstart.sidecars import is_ours, sidecar_of, xmp
 from headstart.sorting import LOG, NOT_ACCEPTED, Sorter, folder_name, read_log, undo
-from headstart.watching import watch
+from headstart.watching import Stop, watch
 from making import make_photo, make_photos
 
 DEADLINE = 120
@@ -324,16 +323,15 @@ def test_photos_are_classified_as_they_arrive(finished, tmp_path):
 def test_a_torn_row_is_written_again(classifier, tmp_path):
     folder = make_photos(tmp_path / "photos", ("ant",), 3)
     output = tmp_path / "rows.jsonl"
-    stop = threading.Event()
+    stop = Stop()
 
     def enough(rows):
-        if len(output.read_text().splitlines()) >= 3:
-            stop.set()
+        stop.wanted = len(output.read_text().splitlines()) >= 3
 
     watch(classifier, folder, output, 1, stop, Console(True), afterwards=enough)
     lines = output.read_text().splitlines(keepends=True)
     output.write_text("".join(lines[:2]) + lines[2][:20])
-    stop.clear()
+    stop.wanted = False
     watch(classifier, folder, output, 1, stop, Console(True), afterwards=enough)
     assert sorted(json.loads(line)["path"] for line in output.read_text().splitlines()) == listed(folder)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,13 +24,30 @@ from headstart.photos.catalog import photo_files
 from headstart.prediction import Afterwards, Counts, check_suffix, csv_lines, json_lines, predicted
 
 _SUFFIXES = (".csv", ".jsonl")
-_LOOK_EVERY = 1.0
+_LOOK_EVERY, _NOTICED_AFTER = 1.0, 0.1
 # Looking takes at most this share of the time, however many photos there are.
 _LOOKING_SHARE = 0.2
 _Stamp = tuple[int, int]
 
 
-def arrivals(folder: Path, stop: threading.Event, known: set[str], apart: Path | None) -> Iterator[list[str]]:
+class Stop:
+    """A wish to end, which a signal's handler may set at any moment.
+
+    Not a `threading.Event`: a handler that interrupts its `wait` in the wrong moment waits for the lock that the
+    interrupted code holds.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until the end is wanted."""
+        end = time.monotonic() + seconds
+        while not self.wanted and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_NOTICED_AFTER, left))
+
+
+def arrivals(folder: Path, stop: Stop, known: set[str], apart: Path | None) -> Iterator[list[str]]:
     """Yield the paths of photos that have arrived since the last look, until told to stop.
 
     Args:
@@ -41,7 +57,7 @@ def arrivals(folder: Path, stop: threading.Event, known: set[str], apart: Path |
         apart: a folder whose photos do not count.
     """
     growing: dict[str, _Stamp] = {}
-    while not stop.is_set():
+    while not stop.wanted:
         started = time.monotonic()
         here: dict[str, _Stamp] = {}
         for path in photo_files(folder, Counter()):
@@ -60,11 +76,15 @@ def arrivals(folder: Path, stop: threading.Event, known: set[str], apart: Path |
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set inside the block."""
-    stop = threading.Event()
+def stopped_by_signals() -> Iterator[Stop]:
+    """Yield a wish to end that Ctrl-C and SIGTERM set inside the block."""
+    stop = Stop()
+
+    def end(*_: object) -> None:
+        stop.wanted = True
+
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    before = [signal.signal(number, end) for number in signals]
     try:
         yield stop
     finally:
@@ -77,7 +97,7 @@ def watch(
     folder: Path,
     output: Path | None,
     top_k: int,
-    stop: threading.Event,
+    stop: Stop,
     console: Console,
     as_json: bool = False,
     afterwards: Afterwards = lambda rows: None,
