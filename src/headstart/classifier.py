@@ -212,6 +212,8 @@ class Classifier:
             if self.rejection is not None:
                 directions = torch.from_numpy(self.rejection.directions)
                 save_file({"directions": directions}, draft / "rejection.safetensors")
+            for file in draft.glob("*.safetensors"):
+                file.chmod(0o644)  # safetensors makes them for the owner alone, and a server may be someone else
             write_json(
                 draft / "classifier.json",
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -124,6 +125,8 @@ PHOTOS_HELP = (
     "A folder with a folder per class, a CSV/TSV/Parquet table, or a dataset: digits, stanford-dogs, "
     "tfds:NAME, hf:NAME."
 )
+# A full disk, a quota, a disk or folder that cannot be written: the user's to mend.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 PREDICT_HELP = "Photos, folders, patterns, or - for a list of paths on standard input."
 
 
@@ -464,7 +467,7 @@ def serve(
 ) -> None:
     """Serve classifiers over HTTP: a page to try them, JSON, and the Open Inference Protocol.
 
-    Photos of many requests share the engine's batches. Needs pip install 'headstart[serve]'.
+    Photos of many requests share the engine's batches. It needs the extra `serve`.
     """
     from headstart.console import Console
     from headstart.serve import serve_ready
@@ -690,3 +693,9 @@ def main() -> None:
         # The reader of our output has gone, as `head` does: nothing is wrong, and nothing more can be said.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"headstart: {error.filename or 'the disk'}: {error.strerror}.", file=sys.stderr)
+        print("Make room, or write elsewhere; what was done stays, and the same command goes on.", file=sys.stderr)
+        sys.exit(2)

@@ -66,7 +66,8 @@ def arrivals(folder: Path, stop: Stop, known: set[str], apart: Path | None) -> I
                     status = os.stat(path)
                 except OSError:
                     continue  # gone again
-                here[str(path)] = (status.st_size, status.st_mtime_ns)
+                if status.st_size:  # many programs make the file first and fill it later
+                    here[str(path)] = (status.st_size, status.st_mtime_ns)
         arrived = [path for path, stamp in here.items() if growing.get(path) == stamp]
         growing = {path: stamp for path, stamp in here.items() if path not in arrived}
         known.update(arrived)

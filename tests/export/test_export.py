@@ -300,3 +300,26 @@ def test_the_command_line_exports(finished, tmp_path, capsys, monkeypatch):
     told = capsys.readouterr()
     assert json.loads(told.out)["parity"]["photos"] == 6
     assert "the same first class for all" in told.err
+
+
+def test_one_photo_of_a_hundred_may_be_resized_to_other_roundings(finished):
+    classifier = headstart.load(finished[0], "torch")
+    photos = [np.asarray(make_photo(number, number % 3)) for number in range(100)]
+    exact = {photo.tobytes(): classifier.predict_proba(photo)[0] for photo in photos}
+
+    def shifted(count, by):
+        changed = {photo.tobytes() for photo in photos[:count]}
+        # Towards the class that is first anyway: no other comes first by it.
+        towards = {key: np.where(row == row.max(), by, -by / 2) for key, row in exact.items()}
+
+        def run(pixels):
+            keys = [image.tobytes() for image in pixels]
+            return np.stack([exact[key] + (towards[key] if key in changed else 0) for key in keys]), None
+
+        return run
+
+    found = parity.check_parity(classifier, shifted(1, 0.005), photos, True, "it", "photos")
+    assert found.difference == pytest.approx(0.005, abs=1e-4)
+    for count, by in ((2, 0.005), (1, 0.02)):
+        with pytest.raises(HeadstartError, match="another first class for 0 of 100 photos"):
+            parity.check_parity(classifier, shifted(count, by), photos, True, "it", "photos")

@@ -16,6 +16,9 @@ from headstart.evaluation.rejection import distances_to
 from headstart.photos.views import Pixels, evaluation_view
 
 TOLERANCE = 1e-3
+# A graph that resizes rounds one pixel of 20,000 to the other side of Pillow's 8 bits. Now and then a photo is so near to
+# two classes that this shows: of a hundred photos one may differ by up to this.
+RESIZING_TOLERANCE, _RESIZING_SHARE = 1e-2, 0.01
 # Classes whose probabilities differ by less are equal, and either may come first.
 _TIE = 1e-6
 _BATCH_SIZE = 16
@@ -56,16 +59,21 @@ def check_parity(
         told: what the photos are.
 
     Raises:
-        HeadstartError: when a probability differs by more than 1e-3, another class comes first, or a label that is
-            clearly accepted is rejected, or the other way round.
+        HeadstartError: when a probability differs by more than 1e-3 (where the export resizes: one photo of a hundred by
+            more than that, or any by more than 1e-2), another class comes first, or a label that is clearly accepted is
+            rejected, or the other way round.
     """
     views = views_of(photos, classifier)
     expected, doubt = _expected(classifier, views)
     found, accepted = run_on(run, photos, views, whole)
-    difference = float(np.abs(found - expected).max())
+    differences = np.abs(found - expected).max(axis=1)
+    difference = float(differences.max())
+    close = difference <= TOLERANCE
+    if whole and not close:
+        close = difference <= RESIZING_TOLERANCE and float((differences > TOLERANCE).mean()) <= _RESIZING_SHARE
     first = np.take_along_axis(expected, found.argmax(axis=1)[:, None], axis=1)[:, 0]
     changed = int((first < expected.max(axis=1) - _TIE).sum())
-    if changed or not difference <= TOLERANCE:
+    if changed or not close:
         raise HeadstartError(
             f"{name} gives probabilities that differ by {difference:.2g} from PyTorch's (expected at most "
             f"{TOLERANCE:.2g}), and another first class for {changed} of {len(photos)} {told}; nothing was written.",
