@@ -16,8 +16,8 @@ from headstart.evaluation.rejection import distances_to
 from headstart.photos.views import Pixels, evaluation_view
 
 TOLERANCE = 1e-3
-# A graph that resizes rounds one pixel of 20,000 to the other side of Pillow's 8 bits. Now and then a photo is so near to
-# two classes that this shows: of a hundred photos one may differ by up to this.
+# A graph that resizes rounds one pixel of 20,000 to the other side of Pillow's 8 bits. Now and then a photo is near
+# enough to two classes for this to show: of a hundred photos one may differ by up to this.
 RESIZING_TOLERANCE, _RESIZING_SHARE = 1e-2, 0.01
 # Classes whose probabilities differ by less are equal, and either may come first.
 _TIE = 1e-6
@@ -59,9 +59,9 @@ def check_parity(
         told: what the photos are.
 
     Raises:
-        HeadstartError: when a probability differs by more than 1e-3 (where the export resizes: one photo of a hundred by
-            more than that, or any by more than 1e-2), another class comes first, or a label that is clearly accepted is
-            rejected, or the other way round.
+        HeadstartError: when a probability differs by more than 1e-3 (where the export resizes: more than one photo
+            of a hundred by that, or any by more than 1e-2), another class comes first, or a label that is clearly
+            accepted is rejected, or the other way round.
     """
     views = views_of(photos, classifier)
     expected, doubt = _expected(classifier, views)
