@@ -163,8 +163,10 @@ _BUDGET_SHARE, _LEAST_RATE, _SAMPLED = 0.2, 100, 128
 
 def checks_in_time(recipe: Recipe, catalog: Catalog, console: Console) -> bool:
     """Say whether photos are checked: if asked for, and if it takes no large part of the budget."""
-    if not recipe.check or recipe.plan is not None:
-        return recipe.check and recipe.plan is not None and recipe.plan.check
+    if not recipe.check:
+        return False
+    if recipe.plan is not None:
+        return recipe.plan.check
     photos, limit = catalog.photos, _BUDGET_SHARE * recipe.budget_seconds
     if len(photos) < _LEAST_RATE * limit:
         return True

@@ -9,6 +9,7 @@ gave, which are compared on loading; `README.md` a model card. Nothing in it is 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +213,6 @@ class Classifier:
             if self.rejection is not None:
                 directions = torch.from_numpy(self.rejection.directions)
                 save_file({"directions": directions}, draft / "rejection.safetensors")
-            for file in draft.glob("*.safetensors"):
-                file.chmod(0o644)  # safetensors makes them for the owner alone, and a server may be someone else
             write_json(
                 draft / "classifier.json",
                 {
@@ -229,6 +228,9 @@ class Classifier:
             from headstart.report.card import model_card
 
             write_text(draft / "README.md", model_card(self))
+            for file in draft.glob("*.safetensors"):
+                # safetensors makes them for the owner alone; who may read the rest, a server's account, needs them.
+                shutil.copymode(draft / "classifier.json", file)
 
     def check(self) -> None:
         """Compare the network's logits on the self-test's inputs with those it gave when it was saved.

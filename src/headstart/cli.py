@@ -547,7 +547,7 @@ def export(
         classifier, export_format.value, output, photos=photos, int8=int8, max_drop=max_drop, console=console
     )
     if as_json:
-        print(json.dumps(exported.told()))
+        print(json.dumps({"folder": str(exported.folder), **exported.told()}))
 
 
 @app.command()

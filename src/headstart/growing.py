@@ -27,7 +27,7 @@ from headstart.photos.split import split_photos
 from headstart.recipe import Plan, Recipe
 from headstart.report.page import write_report
 from headstart.run import Run, train
-from headstart.run_folder import RunFolder, finished_run
+from headstart.run_folder import RunFolder, finished_run, photos_of_run
 
 _COLUMNS = ["path", "label", "split", "digest"]
 # Fewer new photos of a known class all go to training: there is nothing to measure on them.
@@ -100,9 +100,7 @@ def _interrupted(target: Path) -> bool:
 
 def _old_photos(before: RunFolder, store: Path, console: Console) -> pd.DataFrame:
     """Return the run's photos with absolute paths, as they were labelled and split."""
-    recipe, table = Recipe.read(before.recipe), before.read_catalog()
-    root = read_photos(recipe.photos, store, console).root
-    table = table.assign(path=[str(root / path) for path in table["path"]])
+    table = photos_of_run(before, store, console)
     gone = [path for path in table["path"] if not Path(path).is_file()]
     if gone:
         raise HeadstartError(

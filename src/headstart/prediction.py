@@ -126,7 +126,7 @@ def _others(paths: Iterable[str], done: Counter[str]) -> Iterator[str]:
             yield path
 
 
-class _Printed:
+class Printed:
     """Standard output."""
 
     def __init__(self, as_json: bool) -> None:
@@ -134,9 +134,11 @@ class _Printed:
         self._first = True
 
     def written(self) -> Iterator[pd.DataFrame]:
+        """Yield nothing: what was printed is gone."""
         yield from ()
 
     def write(self, rows: pd.DataFrame) -> None:
+        """Print rows; the first ones with the names of the columns."""
         sys.stdout.write(json_lines(rows) if self._as_json else csv_lines(rows, self._first))
         sys.stdout.flush()
         self._first = False
@@ -163,10 +165,7 @@ class _Ledger:
                     yield _table(lines)
 
     def write(self, rows: pd.DataFrame) -> None:
-        with self._path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(json_lines(rows))
-            file.flush()
-            os.fsync(file.fileno())
+        append_rows(self._path, rows)
 
     def turn_into(self, output: Path) -> None:
         """Write the output, whole, and remove the ledger."""
@@ -177,11 +176,9 @@ class _Ledger:
 
 
 @contextmanager
-def _destination(
-    output: Path | None, classifier: Classifier, top_k: int, as_json: bool
-) -> Iterator[_Printed | _Ledger]:
+def _destination(output: Path | None, classifier: Classifier, top_k: int, as_json: bool) -> Iterator[Printed | _Ledger]:
     if output is None:
-        yield _Printed(as_json)
+        yield Printed(as_json)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     # Another classifier, or another number of classes to name, has a ledger of its own.
@@ -214,6 +211,15 @@ def _appending(draft: Path, suffix: str) -> Iterator[Callable[[pd.DataFrame], An
         return
     with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield lambda rows: file.write(json_lines(rows) if suffix == ".jsonl" else csv_lines(rows, file.tell() == 0))
+
+
+def append_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Append rows to a CSV or JSON lines file by its suffix, on the disk when this returns."""
+    with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        lines = path.suffix.lower() == ".jsonl"
+        file.write(json_lines(rows) if lines else csv_lines(rows, file.tell() == 0))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def csv_lines(table: pd.DataFrame, header: bool) -> str:

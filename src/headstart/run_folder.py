@@ -14,8 +14,10 @@ from filelock import FileLock, Timeout
 
 from headstart.atomic import write_json, write_table, write_text
 from headstart.checking import Checked
+from headstart.console import Console
 from headstart.errors import HeadstartError, listed
 from headstart.photos.catalog import Catalog
+from headstart.photos.datasets import read_photos
 from headstart.recipe import Recipe
 from headstart.training.hardware import process_number
 
@@ -114,6 +116,22 @@ def finished_run(path: Path) -> RunFolder:
             f"{path}: is not a finished run (metrics.json is missing).", "Give the -o folder of `headstart train`."
         )
     return folder
+
+
+def photos_of_run(folder: RunFolder, store: Path, console: Console) -> pd.DataFrame:
+    """Return `catalog.csv` of a run with absolute paths, which need not be there any more.
+
+    Args:
+        folder: of a run that has begun.
+        store: the cache folder, where datasets by name lie.
+        console: where to print what is downloaded.
+
+    Raises:
+        HeadstartError: when the run's photos cannot be found at all.
+    """
+    root = read_photos(Recipe.read(folder.recipe).photos, store, console).root
+    table = folder.read_catalog()
+    return table.assign(path=[str(root / path) for path in table["path"]])
 
 
 @contextmanager

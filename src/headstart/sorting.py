@@ -13,7 +13,7 @@ import os
 import shlex
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TextIO
@@ -199,11 +199,9 @@ def read_log(path: Path) -> Iterator[Sorted]:
         raise HeadstartError(
             f"{path}: cannot be read: {error.strerror}; expected the {LOG} of a sorted folder.", "Name that folder."
         ) from None
-    yield from _parsed(path, (line for line in lines if line.endswith("\n")))
-
-
-def _parsed(path: Path, lines: Iterable[str]) -> Iterator[Sorted]:
     for line in lines:
+        if not line.endswith("\n"):
+            return
         try:
             yield Sorted(**json.loads(line))
         except (ValueError, TypeError):

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ from headstart.classifier import Classifier
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
 from headstart.photos.catalog import photo_files
-from headstart.prediction import Afterwards, Counts, check_suffix, csv_lines, json_lines, predicted
+from headstart.prediction import Afterwards, Counts, Printed, append_rows, check_suffix, predicted
 
 _SUFFIXES = (".csv", ".jsonl")
 _LOOK_EVERY, _NOTICED_AFTER = 1.0, 0.1
@@ -126,27 +127,16 @@ def watch(
         raise HeadstartError(f"--watch {folder}: no such folder.", "Make it first, or name another.")
     check_suffix(output, _SUFFIXES)
     known = _rows_written(output) if output is not None else set()
-    counts, first = Counts(), True
+    write = Printed(as_json).write if output is None else partial(append_rows, output)
+    counts = Counts()
     console.say(f"Watching {folder}; Ctrl-C ends it.")
     for arrived in arrivals(folder, stop, known, apart):
         for rows in predicted(classifier, arrived, top_k):
-            _append(rows, output, as_json, first)
-            first = False
+            write(rows)
             afterwards(rows)
             counts.add(rows)
     console.say(f"{counted(counts.photos, 'photo')} classified, {counts.unreadable:,} of them could not be read.")
     return counts
-
-
-def _append(rows: pd.DataFrame, output: Path | None, as_json: bool, first: bool) -> None:
-    if output is None:
-        print(json_lines(rows) if as_json else csv_lines(rows, first), end="", flush=True)
-        return
-    lines = output.suffix.lower() == ".jsonl"
-    with output.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(json_lines(rows) if lines else csv_lines(rows, file.tell() == 0))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _rows_written(output: Path) -> set[str]:

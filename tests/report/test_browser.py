@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from contrast import contrast, luminance
 from headstart.report.charts import _shades
 from headstart.report.page import report_again
 from report.made_run import make_run
@@ -60,18 +61,6 @@ def open_page(browser, report):
         page.close()
     assert complaints == []
     assert [url for url in requests if not re.match(r"file:.*/report\.html$|data:", url)] == []
-
-
-def luminance(colour):
-    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    """The contrast ratio of WCAG 2, from 1 to 21."""
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_contrast_is_what_the_guidelines_say():

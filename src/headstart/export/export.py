@@ -14,7 +14,7 @@ from headstart.export.folder import export_folder
 from headstart.export.formats import Format, format_named
 from headstart.export.handout import example, labels_text, readme
 from headstart.export.measuring import Measured, measure_export, told_measured
-from headstart.export.parity import Parity, check_parity, made_photos
+from headstart.export.parity import Parity, check_parity, made_photos, run_on, views_of
 from headstart.export.photos import Labelled, PhotoTable, photos_to_compare
 from headstart.export.quantisation import MOST_PHOTOS, quantised
 from headstart.machine import machine
@@ -31,9 +31,9 @@ class Exported:
     measured: dict[str, Measured]
 
     def told(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return what was proved and measured, as JSON values."""
         measured = {name: vars(found) for name, found in self.measured.items()}
-        return {"folder": str(self.folder), "parity": vars(self.parity), "measured": measured}
+        return {"parity": self.parity.values(), "measured": measured}
 
 
 def export(
@@ -86,23 +86,25 @@ def export(
         made.write(loaded, draft)
         model = draft / made.files[0]
         pixels, told = (validation.photos, table.told) if table and validation else (made_photos(loaded), "made images")
-        parity = check_parity(loaded, made.open(model), pixels, made.whole, f"the {made.title} model", told)
+        run = made.open(model)
+        parity = check_parity(loaded, run, pixels, made.whole, f"the {made.title} model", told)
         console.say(
             f"Equal       on {parity.photos:,} {told}: the same first class for all, probabilities within "
             f"{parity.difference:.1g} of PyTorch's"
         )
         measured: dict[str, Measured] = {}
         if validation:
-            measured["float32"] = measure_export(made, model, loaded, validation)
+            measured["float32"] = measure_export(made, model, run, loaded, validation, parity.first)
             console.say(f"float32     {told_measured(measured['float32'])}")
         if int8 and table and validation:
             name, found = _int8(made, model, loaded, table, validation, measured["float32"], max_drop, console)
             measured[name] = found
         for file in set(draft.iterdir()) - {draft / name for name in made.files}:
             file.unlink()  # what the model was made of
-        _hand_out(made, draft, loaded, parity, measured)
+        exported = Exported(folder, parity, measured)
+        _hand_out(made, draft, loaded, exported)
     console.say(f"Written     {folder}: {', '.join((*made.files, *_OTHER_FILES))}")
-    return Exported(folder, parity, measured)
+    return exported
 
 
 def _int8(
@@ -118,13 +120,16 @@ def _int8(
     """Put the first int8 model in place that is accurate enough."""
     assert made.from_onnx is not None  # noqa: S101
     training = table.of("train", classifier, MOST_PHOTOS)
-    tried = []
+    views, tried = views_of(validation.photos, classifier), []
     for name, write in quantised(model.with_name("model.onnx"), training.photos):
         draft = model.with_name("int8.onnx")
         write(draft)
         made.from_onnx(draft)
         files = {draft.with_suffix(Path(file).suffix): model.with_name(file) for file in made.files}
-        found = measure_export(made, next(iter(files)), classifier, validation)
+        opened = next(iter(files))
+        run = made.open(opened)
+        first = run_on(run, validation.photos, views, made.whole)[0].argmax(axis=1)
+        found = measure_export(made, opened, run, classifier, validation, first)
         drop = 100 * (float32.accuracy - found.accuracy)
         console.say(f"{name:<11} {told_measured(found)}; {drop:.1f} points below float32")
         if drop <= max_drop:
@@ -139,17 +144,16 @@ def _int8(
     )
 
 
-def _hand_out(made: Format, draft: Path, classifier: Classifier, parity: Parity, measured: dict[str, Measured]) -> None:
+def _hand_out(made: Format, draft: Path, classifier: Classifier, exported: Exported) -> None:
     """Write what goes with the model's files."""
     write_text(draft / "labels.txt", labels_text(classifier))
     write_text(draft / "example.py", example(made, classifier))
-    write_text(draft / "README.md", readme(made, classifier, parity, measured))
+    write_text(draft / "README.md", readme(made, classifier, exported.parity, exported.measured))
     record = {
         "format": made.title,
         "class_names": classifier.class_names,
         "preprocessing": classifier.preprocessing.model_dump(mode="json"),
-        "parity": vars(parity),
-        "measured": {name: vars(found) for name, found in measured.items()},
+        **exported.told(),
         "versions": versions(),
         "machine": machine(),
     }

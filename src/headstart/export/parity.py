@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from headstart.classifier import Classifier
 from headstart.errors import HeadstartError
 from headstart.evaluation.metrics import Bools, Probabilities, softmax
 from headstart.evaluation.rejection import distances_to
-from headstart.photos.views import Pixels, evaluation_view
+from headstart.photos.views import Pixels
 
 TOLERANCE = 1e-3
 # A graph that resizes rounds one pixel of 20,000 to the other side of Pillow's 8 bits. Now and then a photo is near
@@ -29,11 +29,19 @@ Runtime = Callable[[Pixels], tuple[Probabilities, Bools | None]]
 
 @dataclass(frozen=True)
 class Parity:
-    """The greatest difference of a probability from PyTorch's, on so many photos, and what these were."""
+    """The greatest difference of a probability from PyTorch's, on so many photos, and what these were.
+
+    `first` are the (n,) class indices that the export puts first.
+    """
 
     difference: float
     photos: int
     told: str
+    first: npt.NDArray[np.int64]
+
+    def values(self) -> dict[str, Any]:
+        """Return what is told of it, as JSON values."""
+        return {"difference": self.difference, "photos": self.photos, "told": self.told}
 
 
 def made_photos(classifier: Classifier) -> list[Pixels]:
@@ -87,12 +95,12 @@ def check_parity(
                 "written.",
                 "A library computes something else: try another version of it, and please report this.",
             )
-    return Parity(difference, len(photos), told)
+    return Parity(difference, len(photos), told, found.argmax(axis=1))
 
 
 def views_of(photos: Sequence[Pixels], classifier: Classifier) -> Pixels:
     """Return the (n, image_size, image_size, 3) views that the classifier makes of photos."""
-    return np.stack([evaluation_view(Image.fromarray(photo), classifier.preprocessing) for photo in photos])
+    return np.stack([classifier.view(photo) for photo in photos])
 
 
 def run_on(run: Runtime, photos: Sequence[Pixels], views: Pixels, whole: bool) -> tuple[Probabilities, Bools | None]:

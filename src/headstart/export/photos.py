@@ -17,8 +17,7 @@ from headstart.photos.datasets import read_photos
 from headstart.photos.decode import decode, read_bytes
 from headstart.photos.loading import ahead
 from headstart.photos.views import Pixels
-from headstart.recipe import Recipe
-from headstart.run_folder import RunFolder
+from headstart.run_folder import RunFolder, photos_of_run
 
 # Enough to see a difference by; PyTorch alone takes seconds for them.
 MOST_PHOTOS = 500
@@ -88,11 +87,9 @@ def photos_to_compare(classifier: Classifier, folder: Path, given: str | None, c
     if not (run.catalog.exists() and run.recipe.exists()):
         return None
     try:
-        root = read_photos(Recipe.read(run.recipe).photos, cache_folder(), console).root
+        table = photos_of_run(run, cache_folder(), console)
     except HeadstartError:
         return None
-    table = run.read_catalog()
-    table["path"] = [str(root / path) for path in table["path"]]
     here = table[[Path(path).is_file() for path in table["path"]]]
     here = here[here["label"].isin(classifier.class_names)]
     both = {"train", "validation"} <= set(here["split"])

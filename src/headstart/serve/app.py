@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from headstart import __version__
 from headstart.serve import schemas
 from headstart.serve.batching import Outcome
 from headstart.serve.bodies import Photo, is_costly, photos_of, read_body
-from headstart.serve.errors import CLIENT_LEFT, INTERNAL, ClientLeft, Refusal, error_response
+from headstart.serve.errors import CLIENT_LEFT, INTERNAL, ClientLeft, Refusal, error_response, json_response
 from headstart.serve.gate import Endpoint, Gate
 from headstart.serve.metrics import CONTENT_TYPE
 from headstart.serve.protocol import CONNECTION
@@ -65,7 +64,7 @@ def _add_v1(app: FastAPI, service: Service) -> Endpoint:
     async def models(request: Request) -> Response:
         """List the classifiers, the default one first, and what a request may hold."""
         limits = service.limits
-        return _json(
+        return json_response(
             {
                 "models": [model.described() for model in service.models.values()],
                 "limits": {
@@ -86,7 +85,7 @@ def _add_v1(app: FastAPI, service: Service) -> Endpoint:
         with service.bodies.room() as take, service.work():
             photos = await _photos(request, service, take)
             job = await service.predict(model, [photo.data for photo in photos], request.scope.get(CONNECTION))
-        return _json({"model": model.name, "predictions": _rows(model, photos, job.settled(), top_k)})
+        return json_response({"model": model.name, "predictions": _rows(model, photos, job.settled(), top_k)})
 
     async def explain(request: Request) -> Response:
         """Draw where the network looks: its view of one photo with Grad-CAM laid over it.
@@ -146,12 +145,12 @@ def _add_v1(app: FastAPI, service: Service) -> Endpoint:
 def _add_health(app: FastAPI, service: Service) -> None:
     async def healthz(request: Request) -> Response:
         """Say that the process lives."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
         """Say whether the server takes work."""
         service.check_ready()
-        return _json({"status": "ready"})
+        return json_response({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
         """Return the counters in Prometheus's text format."""
@@ -207,10 +206,6 @@ def _top_k(query: dict[str, str]) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < 1:
         raise Refusal("bad_request", "The query's top_k is wrong; expected a whole number of 1 or more.")
     return int(text)
-
-
-def _json(value: Any) -> Response:
-    return Response(json.dumps(value), media_type="application/json")
 
 
 async def _page(request: Request) -> Response:

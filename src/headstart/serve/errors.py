@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.responses import Response
 
@@ -75,7 +76,12 @@ def refusal_of(error: PhotoError) -> Refusal:
     return Refusal(_PHOTO_CODES.get(error.kind, "damaged"), f"{problem}; expected a whole JPEG, PNG, WebP or the like.")
 
 
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return JSON values as an answer; what is in them needs no checking."""
+    return Response(json.dumps(value), status, headers, "application/json")
+
+
 def error_response(refusal: Refusal, path: str) -> Response:
     """Return a refusal as JSON, in the form of the protocol that the path belongs to."""
     body = {"error": refusal.message if path.startswith("/v2") else refusal.told()}
-    return Response(json.dumps(body), refusal.status, dict(refusal.headers), "application/json")
+    return json_response(body, refusal.status, refusal.headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from headstart.classifier import Prediction
 from headstart.photos.views import Pixels
 from headstart.serve import schemas
 from headstart.serve.bodies import from_base64, parsed_json, read_body, too_many_photos
-from headstart.serve.errors import Refusal
+from headstart.serve.errors import Refusal, json_response
 from headstart.serve.limits import Limits
 from headstart.serve.protocol import CONNECTION
 from headstart.serve.service import Model, Service
@@ -115,26 +114,26 @@ def add_v2(app: FastAPI, service: Service) -> None:
 
     async def server(request: Request) -> Response:
         """Describe the server."""
-        return _json({"name": "headstart", "version": __version__, "extensions": []})
+        return json_response({"name": "headstart", "version": __version__, "extensions": []})
 
     async def live(request: Request) -> Response:
         """Say that the server lives."""
-        return _json({"live": True})
+        return json_response({"live": True})
 
     async def ready(request: Request) -> Response:
         """Say whether the server takes work."""
         service.check_ready()
-        return _json({"ready": True})
+        return json_response({"ready": True})
 
     async def model_ready(request: Request) -> Response:
         """Say whether a model takes work."""
         name = service.model(request.path_params["name"]).name
         service.check_ready()
-        return _json({"name": name, "ready": True})
+        return json_response({"name": name, "ready": True})
 
     async def metadata(request: Request) -> Response:
         """Describe a model's inputs and outputs."""
-        return _json(_described(service.model(request.path_params["name"])))
+        return json_response(_described(service.model(request.path_params["name"])))
 
     async def infer(request: Request) -> Response:
         """Classify photos, given as pixels or as files in base64."""
@@ -152,7 +151,7 @@ def add_v2(app: FastAPI, service: Service) -> None:
                 raise outcome  # a tensor has no place for an error
             said.append(outcome)
         answer = {"model_name": model.name, "outputs": [_output(name, model, said) for name in call.outputs]}
-        return _json(answer if call.id is None else {**answer, "id": call.id})
+        return json_response(answer if call.id is None else {**answer, "id": call.id})
 
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     of_model = {"parameters": [name]}
@@ -304,7 +303,3 @@ def _output(name: str, model: Model, said: list[Prediction]) -> dict[str, Any]:
 
 def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
-
-
-def _json(value: Any) -> Response:
-    return Response(json.dumps(value), media_type="application/json")

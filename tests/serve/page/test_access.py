@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from contrast import contrast, luminance
 from making import make_photo
 from serve.page.driving import ANSWER, choose, drop, labels
 
@@ -21,18 +22,6 @@ TEXTS = """() => {
   }
   return [...seen.values()];
 }"""
-
-
-def luminance(colour):
-    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    """The contrast ratio of WCAG 2, from 1 to 21."""
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.fixture
