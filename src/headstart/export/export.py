@@ -87,7 +87,7 @@ def export(
         model = draft / made.files[0]
         pixels, told = (validation.photos, table.told) if table and validation else (made_photos(loaded), "made images")
         run = made.open(model)
-        parity = check_parity(loaded, run, pixels, made.whole, f"the {made.title} model", told)
+        parity = check_parity(loaded, run, pixels, f"the {made.title} model", told, whole=made.whole, exact=made.exact)
         console.say(
             f"Equal       on {parity.photos:,} {told}: the same first class for all, probabilities within "
             f"{parity.difference:.1g} of PyTorch's"
