@@ -33,6 +33,7 @@ def test_every_stage_has_a_row_and_what_is_in_none_is_the_rest():
     assert rows["scanning"] == Row("scanning", 1.0, 0.5, "1.0 MB")
     assert rows["planning"] == Row("planning", 0.5, None, "")
     assert rows["probing"] == Row("probing", 0.0, None, "not done")
+    assert rows["starting"] == Row("starting", 0.0, None, "not done")
     assert rows["other"] == Row("other", 1.5, None, "") and rows["total"] == Row("total", 7.0, 3.5, "")
 
 
@@ -82,7 +83,7 @@ def test_floors_are_of_what_the_run_did(profiled):
     assert list(rows) == STAGES
     for row in rows.values():
         assert row["seconds"] > 0, row
-        assert (row["floor"] is None) == (row["stage"] in ("planning", "other")), row
+        assert (row["floor"] is None) == (row["stage"] in ("starting", "planning", "other")), row
         assert row["ratio"] == (row["seconds"] / row["floor"] if row["floor"] else None)
     plan = Recipe.read(profiled[0] / "recipe.toml").plan
     # 30 photos; more views of 24 of them, which the probe is fitted on; the two views of these that a step trains on.

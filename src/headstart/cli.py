@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -289,11 +290,13 @@ def _train(
     profile: bool = False,
     logs: Sequence[str] = (),
 ) -> None:
+    started = time.perf_counter()  # before the imports, which take seconds: a budget is of the whole command
     from headstart.console import Console
     from headstart.run import train as run_train
 
     console = Console(quiet, sys.stderr if as_json else None)
-    run = run_train(photos, output, recipe=recipe, cache=cache, profile=profile, log=logs, console=console, **choices)
+    told: dict[str, Any] = {"profile": profile, "log": logs, "console": console, "started": started}
+    run = run_train(photos, output, recipe=recipe, cache=cache, **told, **choices)
     if as_json:
         print(json.dumps({"run": str(run.folder), **run.metrics}))
 

@@ -27,6 +27,7 @@ from headstart.stopwatch import Stopwatch
 from headstart.training.stages import LEARNING, Kept, TrainingData, refit_epochs
 
 FLOORS = {
+    "starting": "none: Python reads PyTorch and the other libraries",
     "scanning": "all photos' bytes at the speed of the same hash on a buffer in memory, in as many threads",
     "decoding": "its views with nothing else to do; a part of embedding, given as thread-seconds / threads",
     "embedding": "its views by the engine on pixels in memory, and decoding: both on a CPU, else the longer",

@@ -88,6 +88,7 @@ def train(
     log: Sequence[str] = (),
     console: Console | None = None,
     known: pd.DataFrame | None = None,
+    started: float | None = None,
     **choices: Any,
 ) -> Run:
     """Train a classifier on a folder of photos.
@@ -103,6 +104,7 @@ def train(
         log: where else each epoch is logged as it comes: tensorboard, mlflow, or both.
         console: where to print; standard output unless told.
         known: `facts.csv` of an earlier run: photos in it are not looked at again.
+        started: when the run began, by `time.perf_counter`, if before this call: its budget counts from then.
         choices: fields of `Recipe`, which override the recipe's.
 
     Raises:
@@ -111,7 +113,7 @@ def train(
     recipe, console = _recipe(photos, recipe, choices), console or Console(quiet)
     if process_number() > 0:
         console = Console(quiet=True)
-    store, watch = cache_folder(cache), Stopwatch()
+    store, watch = cache_folder(cache), Stopwatch(started)
     with open_run_folder(Path(output), recipe) as folder, History(log, console) as history:
         with first_process_first(), watch.timing("scanning"):
             catalog = _read(recipe, store, console)

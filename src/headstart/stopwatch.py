@@ -20,11 +20,16 @@ def fastest(work: Callable[[], object], seconds: float) -> float:
 
 
 class Stopwatch:
-    """The seconds since it was made, and how many of them each stage of a run took."""
+    """The seconds since a run began, and how many of them each of its stages took.
 
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self.seconds: dict[str, float] = {}
+    Args:
+        started: when it began, by `time.perf_counter`, if that was before now: `starting` is the stage until now.
+    """
+
+    def __init__(self, started: float | None = None) -> None:
+        now = time.perf_counter()
+        self._started = now if started is None else started
+        self.seconds: dict[str, float] = {} if started is None else {"starting": now - started}
 
     @property
     def elapsed(self) -> float:

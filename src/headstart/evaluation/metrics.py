@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix as confusion_counts
-from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 Probabilities = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -42,10 +39,13 @@ def measure(labels: Labels, probabilities: Probabilities, class_names: list[str]
         (natural logarithm), per_class (a list of class, precision, recall, f1, photos) and confusion_matrix (rows:
         truth).
     """
+    # Imported here: it takes most of a second, which who only predicts need not wait for.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     predicted = probabilities.argmax(axis=1)
     correct = int((predicted == labels).sum())
     indices = np.arange(len(class_names))
-    confusion = confusion_counts(labels, predicted, labels=indices)
+    confusion = confusion_matrix(labels, predicted, labels=indices)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=indices, zero_division=0.0
     )
@@ -103,6 +103,8 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
         only_first: photos that the first alone gets right.
         only_second: photos that the second alone gets right.
     """
+    from scipy.stats import binomtest
+
     differing = only_first + only_second
     return float(binomtest(only_first, differing).pvalue) if differing else 1.0
 
@@ -133,6 +135,8 @@ def compared(first: str, first_right: Bools, second: str, second_right: Bools) -
 
 
 def _log_loss(labels: Labels, probabilities: Probabilities, indices: npt.NDArray[np.int64]) -> float:
+    from sklearn.metrics import log_loss
+
     exact = probabilities.astype(np.float64)
     return float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=indices))
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from scipy.special import log_ndtr, ndtri
 
 from headstart.evaluation.metrics import Bools, Labels, Probabilities
 
@@ -54,7 +53,7 @@ class Rejection:
     def strangeness(self, confidence: Floats, distances: Floats) -> Doubles:
         """Return one (n,) number that is high for what is improbable or unlike the training photos, or both."""
         mean, spread = self.log_distance
-        survival = norm.logsf((np.log(np.maximum(distances, 1e-9)) - mean) / spread)
+        survival = log_ndtr((mean - np.log(np.maximum(distances, 1e-9))) / spread)
         return np.asarray(-np.log(np.maximum(confidence, 1e-12)) - survival)
 
     def settings(self) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def fit_rejection(
     """
     logs = np.log(np.maximum(distances, 1e-9).astype(np.float64))
     mean, spread = float(logs.mean()), max(float(logs.std()), _LEAST_SPREAD)
-    greatest = math.exp(mean + spread * float(norm.isf(UNLIKE_SHARE)))
+    greatest = math.exp(mean + spread * float(-ndtri(UNLIKE_SHARE)))
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     least, reached = least_probability(confidence, right, min_accuracy)
     return Rejection(directions, least, greatest, (mean, spread), min_accuracy, reached)
@@ -167,6 +166,9 @@ def accepted_text(accepted: dict[str, Any]) -> str:
 
 def told_apart(own: Doubles, outsiders: Doubles) -> float:
     """Return the area under the ROC curve by which strangeness tells outsiders from the own photos, 0.5 for not."""
+    # Imported here: it takes most of a second, which who only predicts need not wait for.
+    from sklearn.metrics import roc_auc_score
+
     truth = np.concatenate([np.zeros(len(own)), np.ones(len(outsiders))])
     return float(roc_auc_score(truth, np.concatenate([own, outsiders])))
 

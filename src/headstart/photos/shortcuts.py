@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from headstart.photos.findings import SEVERE, WARNING, Finding
 
@@ -65,7 +65,7 @@ def shortcut_findings(facts: pd.DataFrame) -> Iterator[Finding]:
     counts = np.bincount(labels)
     known = list(_facts_that_differ(facts))
     folds = _folds(labels)
-    z = float(norm.isf(_ERROR_RATE / max(1, len(names) * len(known))))
+    z = -float(ndtri(_ERROR_RATE / max(1, len(names) * len(known))))
     measured = [_accuracies(fact.bins, labels, folds, z) for fact in known]
     for number in np.flatnonzero(counts >= LEAST_PHOTOS):
         told = [
