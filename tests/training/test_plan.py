@@ -54,6 +54,21 @@ def test_views_are_stored_as_far_as_there_is_room():
     assert none == []
 
 
+def test_a_depth_that_was_asked_for_and_finds_no_room_is_an_error():
+    given = Recipe.make(photos="x", unfreeze="stage4")
+    told = "--unfreeze stage4: its activations take 0.1 GB a view; of 0.2 GB free, 0.1 GB may be used."
+    with pytest.raises(HeadstartError) as error:
+        choose_steps(RUNGS[1:2], costs(free_bytes=2 * 10**8), math.inf, given)
+    assert str(error.value).startswith(told) and "or `all`, which stores nothing" in str(error.value)
+    assert [step.num_views for step in choose_steps(RUNGS[2:], costs(free_bytes=0), math.inf, given)] == [1]
+
+
+def test_a_full_disk_is_told_as_the_reason_for_no_fine_tuning(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    headstart.train(photos, tmp_path / "run", image_size=64, budget="5m")
+    assert "no fine-tuning: its activations find no room on the disk" in capsys.readouterr().out
+
+
 def test_what_is_given_is_kept_however_long_it_takes():
     given = Recipe.make(photos="x", unfreeze="stage4", epochs=7, num_views=3)
     (step,) = choose_steps(RUNGS[1:2], costs(), 1.0, given)

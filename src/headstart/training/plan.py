@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from headstart.console import Console
-from headstart.errors import counted
+from headstart.errors import HeadstartError, counted
 from headstart.network.cut import boundary_of, suffix, units
 from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
@@ -99,9 +99,12 @@ class Costs:
         """Return how many views to store: one for each epoch, as far as there is room; 0 where there is none."""
         if rung.boundary == 0:
             return 1
-        photos = self.train_photos + 2 * self.validation_photos + self.test_photos
-        room = min(STORED_BYTES, self.free_bytes // 3) // max(1, photos * rung.row_bytes)
+        room = min(STORED_BYTES, self.free_bytes // 3) // max(1, self.view_bytes(rung))
         return min(MOST_VIEWS, max(2, epochs), room)
+
+    def view_bytes(self, rung: Rung) -> int:
+        """Return the bytes that one view of every photo takes, and another of those validated on where it refits."""
+        return (self.train_photos + 2 * self.validation_photos + self.test_photos) * rung.row_bytes
 
 
 def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: float, console: Console) -> Plan:
@@ -200,6 +203,9 @@ def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Re
         costs: what steps cost.
         seconds: the time for them.
         recipe: its epochs and views, where given, are kept; what is asked for is done, however long it takes.
+
+    Raises:
+        HeadstartError: when a depth was asked for whose activations find no room on the disk.
     """
     ladders = [rungs[:last] for last in range(len(rungs), 0, -1)] if recipe.unfreeze is None else [rungs]
     shortest: list[Step] = []
@@ -212,6 +218,13 @@ def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Re
             best = steps
         if best:
             return best
+    if recipe.unfreeze is not None and not shortest:
+        raise HeadstartError(
+            f"--unfreeze {recipe.unfreeze}: its activations take {costs.view_bytes(rungs[0]) / 1e9:.1f} GB a view; "
+            f"of {costs.free_bytes / 1e9:.1f} GB free, {min(STORED_BYTES, costs.free_bytes // 3) / 1e9:.1f} GB may be "
+            "used.",
+            "Make room, choose another disk with --cache, a part nearer the end, or `all`, which stores nothing.",
+        )
     return shortest if recipe.unfreeze is not None or recipe.epochs is not None else []
 
 
@@ -264,7 +277,9 @@ def _tell(
             f"about {costs.seconds(step, rung):.0f} s"
         )
     if rungs and not plan.steps:
-        console.say("            no fine-tuning: it would take longer")
+        roomy = all(rung.boundary == 0 or costs.views(rung, 1) for rung in rungs)
+        why = "it would take longer" if roomy else "its activations find no room on the disk"
+        console.say(f"            no fine-tuning: {why}")
     console.say(f"            {plan.seconds:.0f} s in all")
     if len(plan.steps) > 1:
         console.say("            a step that is not better on validation photos is undone, and ends the deepening")
