@@ -6,15 +6,22 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from headstart.choices import (
+    Augmentation,
+    ClassWeights,
+    Head,
+    Keep,
+    Optimiser,
+    Precision,
+    ResizePolicy,
+    Schedule,
+    WantedEngine,
+)
 from headstart.errors import HeadstartError, listed
-from headstart.photos.augmentation import Augmentation
-from headstart.photos.views import ResizePolicy
-from headstart.training.finetuning import Optimiser
-from headstart.training.hardware import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,15 +120,15 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32)
     validation_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.15, gt=0, lt=1)
-    engine: Literal["auto", "openvino", "torch"] = "auto"
+    engine: WantedEngine = "auto"
     budget: str = Field("5m", description="time for the whole run, as 90s, 5m or 1h; none: as long as it takes")
 
     augmentation: Augmentation = "strong"
     num_views: int | None = Field(None, ge=1, le=64, description="of each training photo, the evaluation view included")
 
-    head: Literal["probe", "example"] = "probe"
+    head: Head = "probe"
     probe_views: int | None = Field(None, ge=1, le=64, description="of each photo, for the probe")
-    class_weights: Literal["auto", "none", "balanced"] = "auto"
+    class_weights: ClassWeights = "auto"
     min_accuracy: float = Field(0.95, gt=0, lt=1, description="of the predictions that are accepted")
 
     example_epochs: int = Field(25, ge=1, le=1000, description="of the example's head; so the next two")
@@ -135,7 +142,7 @@ class Recipe(BaseModel):
     epochs: int | None = Field(None, ge=1, le=1000)
     batch_size: int = Field(16, ge=1, le=4096)
     optimiser: Optimiser = "adamw"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     learning_rate: float = Field(5e-4, gt=0, le=1)
     head_learning_rate: float = Field(2e-4, gt=0, le=1)
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a unit as a share of the next one's")
@@ -148,7 +155,7 @@ class Recipe(BaseModel):
     train_batch_norm: bool = False
     patience: int = Field(4, ge=1, description="epochs without a lower validation loss before training stops")
     time_limit: float | None = Field(None, gt=0, description="seconds of training, one epoch at least")
-    keep: Literal["best", "last"] = "best"
+    keep: Keep = "best"
     precision: Precision = "auto"
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     drop_path_rate: float = Field(0.0, ge=0, lt=1)
