@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 from typing import NoReturn
@@ -14,6 +15,9 @@ def end_interrupted() -> NoReturn:
     """Say that the command was interrupted, and whether it goes on where it stopped, and exit."""
     # Threads may have work to end; whoever cannot wait for it ends them by a second Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Once it went through code compiled from text, Python would end itself by the signal, not with our code.
+    if hasattr(signal, "pthread_sigmask"):
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, [signal.SIGINT])
     after = "; the same command goes on where it stopped" if _goes_on(sys.argv[1:]) else ""
     print(f"headstart: interrupted{after}.", file=sys.stderr, flush=True)
     sys.exit(EXIT_CODE)

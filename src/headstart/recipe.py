@@ -29,6 +29,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 _TIME = re.compile(r"(?!0+(\.0*)?[smh])\d+(\.\d*)?[smh]")
 
 # With any of these replaced, a plan no longer fits.
@@ -181,7 +182,7 @@ class Recipe(BaseModel):
     @field_validator("unfreeze", mode="before")
     @classmethod
     def _number_or_name(cls, value: Any) -> Any:
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value.strip()) else value
         if isinstance(number, int) and not 0 <= number <= 128:
             raise ValueError("a number of blocks from 0 to 128, or a name such as all, head or stage6")
         return number
@@ -213,16 +214,17 @@ class Recipe(BaseModel):
         given = {name: value for name, value in choices.items() if value is not None}
         if given.get("weights") == "none":
             given = {**_FROM_SCRATCH, **given}
-        if given.get("validation_fraction", 0.15) + given.get("test_fraction", 0.15) >= 1:
+        try:
+            made = cls(**given)
+        except ValidationError as error:
+            faults = [_fault(fault, cls) for fault in error.errors()]
+            raise HeadstartError("; ".join(faults) + ".", "See `headstart train --help` for the choices.") from None
+        if made.validation_fraction + made.test_fraction >= 1:
             raise HeadstartError(
                 "--validation-fraction and --test-fraction: together they take all photos; expected a sum below 1.",
                 "Leave at least half of the photos for training.",
             )
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            faults = [_fault(fault, cls) for fault in error.errors()]
-            raise HeadstartError("; ".join(faults) + ".", "See `headstart train --help` for the choices.") from None
+        return made
 
     @classmethod
     def read(cls, path: str | Path, **overrides: Any) -> Recipe:
@@ -276,4 +278,4 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{name}: no such choice; expected one of {listed(list(model.model_fields), 60)}"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should be ")
-    return f"--{name.replace('_', '-')} {fault['input']!r}: expected {message}"
+    return f"--{name.replace('_', '-')} {fault['input']}: expected {message}"
