@@ -162,7 +162,7 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
         (["train", "PHOTOS", "--log", "paper"], "--log paper: no such log; expected tensorboard or mlflow"),
         (["train", "nowhere", "-o", "new/deeper/run"], "nowhere: no such folder or file"),
         (["compare", "nowhere"], "nowhere: no such folder or file"),
-        (["compare", "nowhere", "--headstart", "unfreeze=stage99"], "--unfreeze stage99: expected a number of blocks"),
+        (["compare", "PHOTOS", "--headstart", "unfreeze=stage99"], "--unfreeze stage99: expected a number of blocks"),
         (["compare", "nowhere", "--scratch", "test_fraction=0.9"], "expected a sum below 1"),
         (["predict", "nowhere", "PHOTOS"], "nowhere: is not a classifier"),
         (["predict", "RUN", "gone.jpg"], "gone.jpg: no such file or folder, and nothing matches it"),
@@ -310,6 +310,15 @@ def test_cache_shows_its_size_and_clears(headstart, photos, tmp_path):
     assert [path.name for path in cache.iterdir()] == ["mine.txt"]
 
 
+@pytest.fixture
+def interruptible():
+    """Let processes hear Ctrl-C, which they do not where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("arguments", "imported", "goes_on"),
     [
@@ -340,6 +349,7 @@ def test_ctrl_c_says_one_line_and_leaves_nothing_from_the_imports_on(arguments, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_run_that_ctrl_c_interrupts_goes_on_by_the_same_command(photos, tmp_path):
     command = [sys.executable, "-m", "headstart", "train", str(photos), "-o", str(tmp_path / "run"), *SMALL]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
