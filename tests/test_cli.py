@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from headstart.cli import AugmentationChoice, main
-from headstart.photos.augmentation import Augmentation
+from headstart.choices import Augmentation
+from headstart.cli import main
+from headstart.recipe import Recipe
 from making import make_photos
 
 SMALL = ["--image-size", "64", "--epochs", "2", "--num-views", "2"]
@@ -88,6 +89,35 @@ def test_help_tells_what_a_command_does_without_heavy_imports(command):
     assert "HEAVY []" in result.stdout
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_of_train_is_short_and_names_every_choice_whole(headstart, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = headstart("train", "--help").stdout.splitlines()
+    assert len(lines) <= 80 and max(map(len, lines)) <= columns
+    headings = [line.rstrip(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        "Arguments",
+        "Options",
+        "Photos and splits",
+        "Time and depth",
+        "The network",
+        "Fine-tuning in detail",
+        "Output",
+    ]
+    start = lines.index("Options:") + 1
+    first = [line.split()[0] for line in lines[start : lines.index("Photos and splits:") - 1]]
+    assert first == ["-o,", "--budget", "--backbone", "--min-accuracy", "--labels", "--recipe", "-h,"]
+    named = {word for line in lines for word in line.split() if word.startswith("--")}
+    internal = {"photos", "plan", "example_epochs", "example_batch_size", "example_learning_rate"}
+    assert named >= {f"--{name.replace('_', '-')}" for name in set(Recipe.model_fields) - internal}
+
+
+def test_help_names_every_command_with_a_whole_sentence(headstart):
+    text = headstart("--help").stdout
+    assert "..." not in text.partition("Commands:")[2]
+    assert headstart().stdout == text
+
+
 def test_version(headstart):
     assert headstart("--version").stdout == "headstart 0.1.0\n"
 
@@ -117,6 +147,23 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
         (["train", "PHOTOS", "--recipe", "gone.toml"], "--recipe gone.toml: cannot be read"),
         (["train", "PHOTOS", "--validation-fraction", "0.6", "--test-fraction", "0.5"], "expected a sum below 1"),
         (["train", "PHOTOS", "--seed", "-1"], "--seed -1: expected greater than or equal to 0"),
+        # Before photos are read: that there are none does not matter.
+        (
+            ["train", "nowhere", "--unfreeze", "stage99"],
+            "--unfreeze stage99: expected a number of blocks, or one",
+        ),
+        (["train", "nowhere", "--unfreeze", "-3"], "--unfreeze -3: expected a number of blocks from 0 to 128"),
+        (["train", "nowhere", "--unfreeze", "500"], "--unfreeze 500: expected a number of blocks from 0 to 128"),
+        (["train", "nowhere", "--weights", "gone.safetensors"], "--weights gone.safetensors: no such file"),
+        (["train", "nowhere", "--weights", "TABLE"], "catalog.csv: unknown kind of file; expected one of .safetensors"),
+        (["train", "nowhere", "--weights", "WEIGHTS", "--backbone", "b0"], "safetensors: does not fit the network: no"),
+        (["train", "nowhere", "--labels", "gone.csv"], "--labels gone.csv: no such file"),
+        (["train", "nowhere", "--outsiders", "gone"], "--outsiders gone: no such folder"),
+        (["train", "PHOTOS", "--log", "paper"], "--log paper: no such log; expected tensorboard or mlflow"),
+        (["train", "nowhere", "-o", "new/deeper/run"], "nowhere: no such folder or file"),
+        (["compare", "nowhere"], "nowhere: no such folder or file"),
+        (["compare", "PHOTOS", "--headstart", "unfreeze=stage99"], "--unfreeze stage99: expected a number of blocks"),
+        (["compare", "nowhere", "--scratch", "test_fraction=0.9"], "expected a sum below 1"),
         (["predict", "nowhere", "PHOTOS"], "nowhere: is not a classifier"),
         (["predict", "RUN", "gone.jpg"], "gone.jpg: no such file or folder, and nothing matches it"),
         (["predict", "RUN", "PHOTOS", "-o", "out.txt"], "-o out.txt: unknown suffix; expected one of .csv, .jsonl"),
@@ -135,15 +182,41 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
 )
 def test_mistakes_are_told_in_two_lines(headstart, arguments, message, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    places = {"PHOTOS": str(finished[1]), "RUN": str(finished[0])}
+    run, folder = finished
+    places = {"PHOTOS": folder, "RUN": run, "TABLE": run / "catalog.csv"}
+    places["WEIGHTS"] = run / "classifier" / "weights.safetensors"
     result = headstart(*[places.get(argument, argument) for argument in arguments])
     assert message in refused(result)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-def test_unknown_options_exit_with_2(headstart):
-    result = headstart("train", "--no-such-option")
-    assert result.returncode == 2 and "No such option" in result.stderr and "Traceback" not in result.stderr
+def test_paths_are_told_as_they_were_given(headstart, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mended.csv").write_text("path,label\nant/0.png,ant\n")
+    make_photos(tmp_path / "others", ("dog",), 3)
+    files = ["--labels", "mended.csv", "--outsiders", "others"]
+    result = headstart("train", "photos", "-o", "run", *SMALL, "--unfreeze", "0", *files)
+    assert result.returncode == 0, result.stderr
+    assert "30 photos in 3 classes, 10 to 10 a class (photos)" in result.stdout
+    assert "0 labels corrected by mended.csv" in result.stdout
+    assert result.stdout.endswith("Report      run/report.html\nClassifier  run/classifier\n")
+    assert str(tmp_path) not in result.stdout + result.stderr
+    recipe = Recipe.read("run/recipe.toml")
+    assert recipe.photos == str(photos) and recipe.outsiders == str(tmp_path / "others")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--no-such-option"], "No such option: --no-such-option"),
+        (["--engine", "tpu"], "Invalid value for '--engine': 'tpu' is not one of 'auto', 'openvino', 'torch'."),
+        (["--epochs", "few"], "Invalid value for '--epochs': "),
+    ],
+)
+def test_mistakes_in_a_command_are_told_like_all_others(headstart, arguments, message):
+    told = refused(headstart("train", *arguments)).splitlines()
+    assert told[0].startswith(f"headstart: {message}") and "Value error" not in told[0]
+    assert told[1].endswith(" train --help`.")
 
 
 def test_predict_writes_every_format_alike(headstart, finished, tmp_path):
@@ -208,17 +281,13 @@ def test_show_draws_samples_and_views(headstart, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert headstart("show", photos).stdout == "samples.png\n"
     views = ["--augmented", "--image-size", "32", "--resize-policy", "squash", "--seed", "2", "-o", "views.png"]
-    for policy in AugmentationChoice:
-        assert headstart("show", photos, *views, "--augmentation", policy.value).stdout == "views.png\n"
+    for policy in get_args(Augmentation):
+        assert headstart("show", photos, *views, "--augmentation", policy).stdout == "views.png\n"
     assert headstart("show", photos / "ant" / "0.png", *views).returncode == 0
     assert headstart("show", photos, *views, "--photo", "ant/0.png").returncode == 0
     for name in ("samples.png", "views.png"):
         with Image.open(tmp_path / name) as image:
             assert image.format == "PNG" and min(image.size) > 600
-
-
-def test_every_policy_is_a_choice_of_the_command_line():
-    assert [choice.value for choice in AugmentationChoice] == list(get_args(Augmentation))
 
 
 def test_report_is_made_again_from_the_files_alone(headstart, finished):
@@ -239,6 +308,61 @@ def test_cache_shows_its_size_and_clears(headstart, photos, tmp_path):
     shown = headstart("cache", "--clear", "--cache", cache).stdout.splitlines()
     assert shown == [str(cache), "  total        0.0 MB"]
     assert [path.name for path in cache.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def interruptible():
+    """Let processes hear Ctrl-C, which they do not where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(
+    ("arguments", "imported", "goes_on"),
+    [
+        (["train", "PHOTOS", "-o", "out"], "typer", True),
+        (["train", "PHOTOS", "-o", "out"], "torch.nn", True),
+        (["add", "RUN", "PHOTOS", "-o", "out"], "pandas", True),
+        (["predict", "RUN", "-", "-o", "out.csv"], "headstart.prediction", True),
+        (["predict", "RUN", "-"], "numpy", False),
+        (["evaluate", "RUN", "PHOTOS"], "torch", False),
+    ],
+)
+def test_ctrl_c_says_one_line_and_leaves_nothing_from_the_imports_on(arguments, imported, goes_on, finished, tmp_path):
+    """Python tells of each import as it is done, which is when the signal comes."""
+    places = {"PHOTOS": str(finished[1]), "RUN": str(finished[0])}
+    command = [sys.executable, "-X", "importtime", "-m", "headstart"]
+    command += [places.get(argument, argument) for argument in arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as process:
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == imported:
+                break
+        process.send_signal(signal.SIGINT)
+        told = [line for line in process.stderr if not line.startswith("import time:")]
+        assert process.stdout.read() == ""
+    after = "; the same command goes on where it stopped" if goes_on else ""
+    assert told == [f"headstart: interrupted{after}.\n"]
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_run_that_ctrl_c_interrupts_goes_on_by_the_same_command(photos, tmp_path):
+    command = [sys.executable, "-m", "headstart", "train", str(photos), "-o", str(tmp_path / "run"), *SMALL]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        for line in process.stdout:
+            if line.startswith("Probe"):
+                break
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert (process.returncode, told) == (130, "headstart: interrupted; the same command goes on where it stopped.\n")
+    resumed = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "0 photos, 30 were in the store or are copies" in resumed.stdout
 
 
 @pytest.mark.parametrize("moment", ["embedding", "fine-tuning"])

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import headstart
-from headstart import HeadstartError
+from headstart import HeadstartError, growing
 from making import make_photo, make_photos
 
 
@@ -32,6 +33,15 @@ def more(tmp_path):
     for number in range(8):
         make_photo(800 + number, 1).convert("L").save(root / "dog" / f"{number}.png")
     return root
+
+
+def test_the_new_folder_is_named_after_the_run_as_it_was_given(tmp_path, monkeypatch):
+    (tmp_path / "run-3").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert growing._next_folder(Path("run-2")) == Path("run-4")
+    assert growing._next_folder(Path("deep/run")) == Path("deep/run-2")
+    monkeypatch.chdir(tmp_path / "run-3")
+    assert growing._next_folder(Path(".")) == tmp_path / "run-4"
 
 
 def test_new_photos_and_a_new_class(finished, more, tmp_path, capsys):

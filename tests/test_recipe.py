@@ -25,7 +25,7 @@ def test_every_fault_is_named_at_once():
         Recipe.make(photos="p", epochs=0, engine="gpu", batch_sise=3)
     text = str(caught.value)
     assert "--epochs 0: expected greater than or equal to 1" in text
-    assert "--engine 'gpu': expected 'auto', 'openvino' or 'torch'" in text
+    assert "--engine gpu: expected 'auto', 'openvino' or 'torch'" in text
     assert "batch_sise: no such choice; expected one of photos, labels, check" in text
 
 

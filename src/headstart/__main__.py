@@ -1,18 +1,30 @@
-"""`headstart`, and `python -m headstart`, is the command line."""
+"""The command `headstart`, which is `python -m headstart` too."""
+
+from __future__ import annotations
 
 import atexit
 import contextlib
 import os
 import sys
 
-from headstart.cli import main
+
+def main() -> None:
+    """Run the command line, whose own imports may be interrupted as well."""
+    try:
+        from headstart.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        from headstart.interruption import end_interrupted
+
+        end_interrupted()
 
 
 def command() -> None:
     """Run the command line, and leave without taking apart what is in memory, which takes more than a second.
 
-    Threads are waited for and exit handlers run all the same: the one made here comes before all those of libraries
-    that commands import, so it runs last.
+    Threads are waited for and exit handlers run all the same: the one made here comes before all those of libraries,
+    so it runs last.
     """
     status = 1  # of an error that nobody expected
 

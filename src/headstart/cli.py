@@ -9,28 +9,46 @@ import time
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
+from headstart.choices import (
+    Augmentation,
+    ClassWeights,
+    Head,
+    Keep,
+    Optimiser,
+    Precision,
+    ResizePolicy,
+    Schedule,
+    WantedEngine,
+)
 from headstart.errors import HeadstartError
+
+
+class CommandsInFull(typer.core.TyperGroup):
+    """The commands, each with the whole first line of its help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands in the order that they are declared in."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, (command.help or "").partition("\n")[0]) for name, command in self.commands.items()]
+            )
+
 
 app = typer.Typer(
     name="headstart",
+    cls=CommandsInFull,
     help="Turn a folder of photos into an image classifier by fine-tuning EfficientNet, on the computer at hand.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Rich's boxes cut long names and take three times the lines.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-
-
-class ResizePolicyChoice(str, Enum):
-    """How a photo becomes a square."""
-
-    crop = "crop"
-    squash = "squash"
-    letterbox = "letterbox"
 
 
 class EngineChoice(str, Enum):
@@ -41,70 +59,6 @@ class EngineChoice(str, Enum):
     torch = "torch"
 
 
-class HeadChoice(str, Enum):
-    """What is fitted on the frozen features."""
-
-    probe = "probe"
-    example = "example"
-
-
-class AugmentationChoice(str, Enum):
-    """The policy of the augmented views."""
-
-    none = "none"
-    example = "example"
-    example_full = "example-full"
-    photo = "photo"
-    strong = "strong"
-
-
-class ClassWeightsChoice(str, Enum):
-    """Whether rare classes weigh more."""
-
-    auto = "auto"
-    none = "none"
-    balanced = "balanced"
-
-
-class OptimiserChoice(str, Enum):
-    """What takes the steps."""
-
-    adamw = "adamw"
-    adam = "adam"
-    sgd = "sgd"
-    rmsprop = "rmsprop"
-
-
-class ScheduleChoice(str, Enum):
-    """How the learning rate falls."""
-
-    cosine = "cosine"
-    constant = "constant"
-
-
-class KeepChoice(str, Enum):
-    """Which weights are kept."""
-
-    best = "best"
-    last = "last"
-
-
-class PrecisionChoice(str, Enum):
-    """Of training's forward pass."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class LogChoice(str, Enum):
-    """Where else each epoch is logged."""
-
-    tensorboard = "tensorboard"
-    mlflow = "mlflow"
-
-
 class ExportFormat(str, Enum):
     """What a classifier is exported to."""
 
@@ -113,6 +67,33 @@ class ExportFormat(str, Enum):
     pt2 = "pt2"
     keras = "keras"
     litert = "litert"
+
+
+# The headings of `train --help`.
+_PHOTOS, _DEPTH, _NETWORK = "Photos and splits", "Time and depth", "The network"
+_DETAIL, _OUTPUT = "Fine-tuning in detail", "Output"
+
+
+def _option(heading: str, text: str, default: str = "", *names: str, metavar: str | None = None) -> Any:
+    """Return an option that stands under a heading, with its default told in few words."""
+    shown = f"{text} [{default}]" if default else text
+    return typer.Option(*names, help=shown, show_default=False, metavar=metavar, rich_help_panel=heading or None)
+
+
+class GroupedHelp(typer.core.TyperCommand):
+    """A command whose options stand in its help under headings, each as wide as they need to be."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options heading by heading, in the order that they are declared in."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
 Cache = Annotated[
@@ -131,138 +112,73 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 PREDICT_HELP = "Photos, folders, patterns, or - for a list of paths on standard input."
 
 
-@app.command()
+@app.command(cls=GroupedHelp)
 def train(
     photos: Annotated[str | None, typer.Argument(help=PHOTOS_HELP)] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")] = Path("headstart-run"),
-    recipe: Annotated[Path | None, typer.Option(help="Start from a run's recipe.toml; options override it.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="See `headstart backbones`.", show_default="lite0")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="imagenet, none (from scratch), or a file of weights.", show_default="imagenet"),
+    output: Annotated[Path, _option("", "The run folder.", "headstart-run", "--output", "-o")] = Path("headstart-run"),
+    budget: Annotated[str | None, _option("", "For the whole run: 90s, 5m, 1h or none.", "5m", metavar="TIME")] = None,
+    backbone: Annotated[str | None, _option("", "See `headstart backbones`.", "lite0", metavar="NAME")] = None,
+    min_accuracy: Annotated[float | None, _option("", "Of accepted predictions, 0 to 1.", "0.95")] = None,
+    labels: Annotated[Path | None, _option("", "Corrected labels: label_issues.csv, filled in.")] = None,
+    recipe: Annotated[Path | None, _option("", "Repeat a recipe.toml; options override it.")] = None,
+    image_size: Annotated[int | None, _option(_PHOTOS, "Pixels.", "a seventh above the usual")] = None,
+    resize_policy: Annotated[ResizePolicy | None, _option(_PHOTOS, "How a photo becomes a square.", "crop")] = None,
+    augmentation: Annotated[
+        Augmentation | None, _option(_PHOTOS, "Of training photos.", "strong; from scratch photo")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Pixels.", show_default="a seventh above the backbone's own")
-    ] = None,
-    resize_policy: Annotated[
-        ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="A table of corrected labels: a run's label_issues.csv, filled in.")
-    ] = None,
-    check: Annotated[
-        bool | None, typer.Option(help="Look for bad photos, copies and wrong labels.", show_default="check")
-    ] = None,
-    min_accuracy: Annotated[
-        float | None,
-        typer.Option(help="Of the predictions that are accepted, 0 to 1.", show_default="0.95"),
-    ] = None,
-    outsiders: Annotated[
-        Path | None, typer.Option(help="A folder of photos of none of the classes, to test rejection on.")
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Time for the whole run: 90s, 5m, 1h; none: as long as it takes.", show_default="5m"),
-    ] = None,
+    check: Annotated[bool | None, _option(_PHOTOS, "Look for bad photos, copies, labels.", "check")] = None,
+    outsiders: Annotated[Path | None, _option(_PHOTOS, "Photos of no class, to test rejection on.")] = None,
+    validation_fraction: Annotated[float | None, _option(_PHOTOS, "Of the photos, 0 to 1.", "0.15")] = None,
+    test_fraction: Annotated[float | None, _option(_PHOTOS, "Of the photos, 0 to 1.", "0.15")] = None,
+    seed: Annotated[int | None, _option(_PHOTOS, "Of the split and all that is random.", "0")] = None,
     unfreeze: Annotated[
         str | None,
-        typer.Option(
-            help="Last blocks to fine-tune with the head convolution; all; or from where: stage6, head. 0: none.",
-            show_default="planned within the budget",
-        ),
+        _option(_DEPTH, "How many last blocks train; or from where: stage6, head, all.", metavar="PART"),
     ] = None,
-    head: Annotated[
-        HeadChoice | None,
-        typer.Option(help="What is fitted first: the probe, or the Keras example's head.", show_default="probe"),
-    ] = None,
-    probe_views: Annotated[
-        int | None, typer.Option(help="Views of each photo that the probe is fitted on.", show_default="planned")
-    ] = None,
-    augmentation: Annotated[
-        AugmentationChoice | None,
-        typer.Option(help="Policy of the augmented views.", show_default="strong; photo from scratch"),
-    ] = None,
-    num_views: Annotated[
-        int | None, typer.Option(help="Views of each training photo, the plain one included.", show_default="planned")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Of each step of fine-tuning, at most.", show_default="planned")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos a step.", show_default="16; 32 from scratch")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak, for the blocks.", show_default="0.0005")] = None,
-    head_learning_rate: Annotated[
-        float | None, typer.Option(help="Peak, for the classifier.", show_default="0.0002")
-    ] = None,
-    layer_decay: Annotated[
-        float | None, typer.Option(help="A unit's learning rate as a share of the next one's.", show_default="1")
-    ] = None,
-    optimiser: Annotated[
-        OptimiserChoice | None, typer.Option(help="Of fine-tuning and from scratch.", show_default="adamw")
-    ] = None,
-    schedule: Annotated[
-        ScheduleChoice | None, typer.Option(help="Of the learning rate after warm-up.", show_default="cosine")
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.", show_default="0.01")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.1")] = None,
-    mixup: Annotated[float | None, typer.Option(help="Alpha of MixUp; 0: none.", show_default="0")] = None,
-    cutmix: Annotated[float | None, typer.Option(help="Alpha of CutMix; 0: none.", show_default="0")] = None,
-    ema_decay: Annotated[
-        float | None, typer.Option(help="Of averaged weights; 0: none.", show_default="0; 0.999 from scratch")
-    ] = None,
-    train_batch_norm: Annotated[
-        bool | None, typer.Option(help="Let BatchNorm train too.", show_default="only from scratch")
-    ] = None,
-    warmup_epochs: Annotated[float | None, typer.Option(help="Of the learning rate.", show_default="1")] = None,
-    dropout_rate: Annotated[float | None, typer.Option(help="Before the classifier.", show_default="0.2")] = None,
-    drop_path_rate: Annotated[float | None, typer.Option(help="In trained blocks.", show_default="0")] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Epochs without a lower validation loss.", show_default="4")
-    ] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(help="Seconds of training, one epoch at least.", show_default="none")
-    ] = None,
-    keep: Annotated[
-        KeepChoice | None, typer.Option(help="The best weights on validation, or the last.", show_default="best")
-    ] = None,
-    precision: Annotated[
-        PrecisionChoice | None, typer.Option(help="Of training's forward pass.", show_default="auto")
-    ] = None,
-    refit: Annotated[
-        bool | None,
-        typer.Option(help="Fit what was chosen on validation photos as well.", show_default="yes; not from scratch"),
-    ] = None,
-    class_weights: Annotated[
-        ClassWeightsChoice | None, typer.Option(help="Weigh rare classes more.", show_default="auto")
-    ] = None,
-    validation_fraction: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.15")] = None,
-    test_fraction: Annotated[float | None, typer.Option(help="0 to 1.", show_default="0.15")] = None,
-    engine: Annotated[
-        EngineChoice | None, typer.Option(help="What runs the frozen network.", show_default="auto")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same machine: same numbers.", show_default="0")] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Print where the time went, and the least that each stage could take.")
-    ] = False,
-    log: Annotated[
-        list[LogChoice] | None,
-        typer.Option(help="Log each epoch there too, as it comes; may be repeated.", show_default="none"),
-    ] = None,
-    cache: Cache = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    epochs: Annotated[int | None, _option(_DEPTH, "Of each step of fine-tuning, at most.")] = None,
+    num_views: Annotated[int | None, _option(_DEPTH, "Of each photo, for fine-tuning.")] = None,
+    probe_views: Annotated[int | None, _option(_DEPTH, "Of each photo, for the probe.")] = None,
+    time_limit: Annotated[float | None, _option(_DEPTH, "Seconds of training, one epoch at least.")] = None,
+    patience: Annotated[int | None, _option(_DEPTH, "Epochs without a lower loss.", "4; from scratch 20")] = None,
+    refit: Annotated[bool | None, _option(_DEPTH, "Fit on validation photos too.", "refit")] = None,
+    weights: Annotated[str | None, _option(_NETWORK, "imagenet, none (from scratch) or a file.")] = None,
+    head: Annotated[Head | None, _option(_NETWORK, "What is fitted first; example: Keras's.", "probe")] = None,
+    dropout_rate: Annotated[float | None, _option(_NETWORK, "Before the classifier.", "0.2")] = None,
+    drop_path_rate: Annotated[float | None, _option(_NETWORK, "In trained blocks.", "0; from scratch 0.1")] = None,
+    engine: Annotated[WantedEngine | None, _option(_NETWORK, "What runs the frozen part.", "auto")] = None,
+    precision: Annotated[Precision | None, _option(_NETWORK, "Of training's forward pass.", "auto")] = None,
+    batch_size: Annotated[int | None, _option(_DETAIL, "Photos a step.", "16; from scratch 32")] = None,
+    optimiser: Annotated[Optimiser | None, _option(_DETAIL, "What takes the steps.", "adamw")] = None,
+    learning_rate: Annotated[float | None, _option(_DETAIL, "Peak.", "0.0005; from scratch 0.002")] = None,
+    head_learning_rate: Annotated[float | None, _option(_DETAIL, "The classifier's.", "0.0002; scratch 0.002")] = None,
+    layer_decay: Annotated[float | None, _option(_DETAIL, "A block's rate, as a share of the next's.", "1")] = None,
+    schedule: Annotated[Schedule | None, _option(_DETAIL, "Of the rate after warm-up.", "cosine")] = None,
+    warmup_epochs: Annotated[float | None, _option(_DETAIL, "Until the peak.", "1; from scratch 3")] = None,
+    weight_decay: Annotated[float | None, _option(_DETAIL, "Of AdamW.", "0.01; from scratch 0.05")] = None,
+    label_smoothing: Annotated[float | None, _option(_DETAIL, "0 to 1.", "0.1")] = None,
+    mixup: Annotated[float | None, _option(_DETAIL, "Alpha of MixUp.", "0: none")] = None,
+    cutmix: Annotated[float | None, _option(_DETAIL, "Alpha of CutMix.", "0: none")] = None,
+    class_weights: Annotated[ClassWeights | None, _option(_DETAIL, "Weigh rare classes more.", "auto")] = None,
+    ema_decay: Annotated[float | None, _option(_DETAIL, "Of averaged weights.", "0; from scratch 0.999")] = None,
+    train_batch_norm: Annotated[bool | None, _option(_DETAIL, "BatchNorm trains too.", "only from scratch")] = None,
+    keep: Annotated[Keep | None, _option(_DETAIL, "Which epoch's weights.", "best")] = None,
+    log: Annotated[list[str] | None, _option(_OUTPUT, "tensorboard, mlflow; may be repeated.", metavar="NAME")] = None,
+    profile: Annotated[bool, _option(_OUTPUT, "Tell where the time went.", "", "--profile")] = False,
+    cache: Annotated[Path | None, _option(_OUTPUT, "Cache folder.", "$HEADSTART_CACHE, or usual")] = None,
+    quiet: Annotated[bool, _option(_OUTPUT, "Print warnings and errors only.", "", "--quiet", "-q")] = False,
+    as_json: Annotated[bool, _option(_OUTPUT, "Print the result as JSON.", "", "--json")] = False,
 ) -> None:
     """Train a classifier on a folder of photos.
 
-    An interrupted run is resumed by the same command; what was computed for a photo is never computed again.
+    What is left out is planned within the budget, or as in [ ]. An interrupted run is resumed by the same command.
     """
     choices = {
-        name: value.value if isinstance(value, Enum) else value
+        name: value
         for name, value in locals().items()
         if name not in ("photos", "output", "recipe", "profile", "log", "cache", "quiet", "as_json")
         and value is not None
     }
-    logs = [choice.value for choice in log or ()]
-    _train(photos, output, recipe, cache, quiet, as_json, choices, profile, logs)
+    _train(photos, output, recipe, cache, quiet, as_json, choices, profile, log or ())
 
 
 @app.command()
@@ -491,22 +407,20 @@ def show(
         str | None, typer.Option(help="The photo whose views to show.", show_default="one drawn by the seed")
     ] = None,
     augmentation: Annotated[
-        AugmentationChoice | None, typer.Option(help="Policy of the augmented views.", show_default="strong")
+        Augmentation | None, typer.Option(help="Policy of the augmented views.", show_default="strong")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Of the views, in pixels.", show_default="as training's")
     ] = None,
     resize_policy: Annotated[
-        ResizePolicyChoice | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
+        ResizePolicy | None, typer.Option(help="How a photo becomes a square.", show_default="crop")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Which photos; and which views.")] = 0,
     cache: Cache = None,
 ) -> None:
     """Draw nine photos with their labels, or with --augmented nine views of one photo, as training sees it."""
     of_views = {"photo": photo, "augmentation": augmentation, "image_size": image_size, "resize_policy": resize_policy}
-    choices: dict[str, Any] = {
-        name: value.value if isinstance(value, Enum) else value for name, value in of_views.items() if value is not None
-    }
+    choices: dict[str, Any] = {name: value for name, value in of_views.items() if value is not None}
     if choices and not augmented:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
         raise HeadstartError(f"{named}: for the views of one photo only.", "Add --augmented.")
@@ -675,23 +589,38 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Options before any command."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# What the library that reads the command raises of a mistake in it; only its subclass has a public name everywhere.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
-    """Run the command line: user errors are told in a line or two, with exit code 2."""
+    """Run the command line: user errors are told in a line or two, with exit code 2; Ctrl-C in one, with 130."""
+    from headstart.interruption import EXIT_CODE, end_interrupted
     from headstart.training.process import let_idle_threads_sleep
 
     let_idle_threads_sleep()
     try:
-        app()
+        code = app(standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk is told
     except HeadstartError as error:
-        print(f"headstart: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except _UsageError as error:
+        _refuse(_usage_text(error))
+    except typer.Abort as error:
+        # Older libraries raise this of Ctrl-C, newer ones return its exit code.
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        code = EXIT_CODE
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does: nothing is wrong, and nothing more can be said.
         sys.stderr.close()
@@ -699,6 +628,23 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
-        print(f"headstart: {error.filename or 'the disk'}: {error.strerror}.", file=sys.stderr)
-        print("Make room, or write elsewhere; what was done stays, and the same command goes on.", file=sys.stderr)
-        sys.exit(2)
+        _refuse(
+            f"{error.filename or 'the disk'}: {error.strerror}.\n"
+            "Make room, or write elsewhere; what was done stays, and the same command goes on."
+        )
+    if code == EXIT_CODE:
+        end_interrupted()
+    sys.exit(code)
+
+
+def _refuse(text: str) -> NoReturn:
+    print(f"headstart: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage_text(error: Any) -> str:
+    """Return what is wrong with a command, as our own errors say it."""
+    # The words that pydantic puts first say nothing to a user.
+    problem = error.format_message().replace("Value error, ", "").replace("Input should be", "expected")
+    command = error.ctx.command_path if error.ctx else "headstart"
+    return f"{problem}\nSee `{command} --help`."

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from headstart.atomic import write_table, write_text
+from headstart.beforehand import asked_recipe
 from headstart.console import Console
 from headstart.errors import HeadstartError
 from headstart.network.backbones import backbone_named
@@ -97,14 +98,18 @@ def compare(
         raise HeadstartError(
             f"{', '.join(sorted(unknown))}: no such arm; expected {', '.join(arm.name for arm in ARMS)}.", "Name one."
         )
-    runs: list[tuple[Arm, Run]] = []
+    every: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
-        console.say(f"\n{arm.told} ({folder / arm.name})")
         chosen = {**arm.choices, **choices, "time_limit": time_limit, **overrides.get(arm.name, {})}
         if arm.choices and chosen.get("image_size") is None:
             # The example trains at each network's own size.
             chosen["image_size"] = backbone_named(chosen.get("backbone") or "lite0").image_size
-        runs.append((arm, train(photos, folder / arm.name, cache=cache, console=console, **chosen)))
+        asked_recipe(photos, None, chosen)  # so that a mistake in the last arm is told before the first one trains
+        every[arm.name] = chosen
+    runs: list[tuple[Arm, Run]] = []
+    for arm in ARMS:
+        console.say(f"\n{arm.told} ({folder / arm.name})")
+        runs.append((arm, train(photos, folder / arm.name, cache=cache, console=console, **every[arm.name])))
 
     table = pd.DataFrame([_row(arm, run) for arm, run in runs])
     write_table(folder / "compare.csv", table)

@@ -81,8 +81,8 @@ def add(
 
 
 def _next_folder(run: Path) -> Path:
-    """Return the run's path with the next number that is free."""
-    run = run.resolve()
+    """Return the run's path, as it was given, with the next number that is free."""
+    run = run if run.name not in ("", "..") else run.resolve()
     base, number = re.fullmatch(r"(.*?)(?:-(\d+))?", run.name, re.DOTALL).groups()  # type: ignore[union-attr]
     following = int(number or 1) + 1
     while (place := run.with_name(f"{base}-{following}")).exists() and not _interrupted(place):

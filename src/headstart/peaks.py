@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
+from headstart.choices import Precision
 from headstart.photos.loading import ahead, num_workers
 from headstart.stopwatch import fastest
 from headstart.training.embedding import Embedder, Pass, Photo
-from headstart.training.hardware import Precision, hardware, num_processes
+from headstart.training.hardware import hardware, num_processes
 
 _SAMPLE = 64
 

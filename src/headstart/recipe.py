@@ -6,15 +6,22 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from headstart.choices import (
+    Augmentation,
+    ClassWeights,
+    Head,
+    Keep,
+    Optimiser,
+    Precision,
+    ResizePolicy,
+    Schedule,
+    WantedEngine,
+)
 from headstart.errors import HeadstartError, listed
-from headstart.photos.augmentation import Augmentation
-from headstart.photos.views import ResizePolicy
-from headstart.training.finetuning import Optimiser
-from headstart.training.hardware import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +29,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 _TIME = re.compile(r"(?!0+(\.0*)?[smh])\d+(\.\d*)?[smh]")
 
 # With any of these replaced, a plan no longer fits.
@@ -113,15 +121,15 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32)
     validation_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.15, gt=0, lt=1)
-    engine: Literal["auto", "openvino", "torch"] = "auto"
+    engine: WantedEngine = "auto"
     budget: str = Field("5m", description="time for the whole run, as 90s, 5m or 1h; none: as long as it takes")
 
     augmentation: Augmentation = "strong"
     num_views: int | None = Field(None, ge=1, le=64, description="of each training photo, the evaluation view included")
 
-    head: Literal["probe", "example"] = "probe"
+    head: Head = "probe"
     probe_views: int | None = Field(None, ge=1, le=64, description="of each photo, for the probe")
-    class_weights: Literal["auto", "none", "balanced"] = "auto"
+    class_weights: ClassWeights = "auto"
     min_accuracy: float = Field(0.95, gt=0, lt=1, description="of the predictions that are accepted")
 
     example_epochs: int = Field(25, ge=1, le=1000, description="of the example's head; so the next two")
@@ -135,7 +143,7 @@ class Recipe(BaseModel):
     epochs: int | None = Field(None, ge=1, le=1000)
     batch_size: int = Field(16, ge=1, le=4096)
     optimiser: Optimiser = "adamw"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     learning_rate: float = Field(5e-4, gt=0, le=1)
     head_learning_rate: float = Field(2e-4, gt=0, le=1)
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a unit as a share of the next one's")
@@ -148,7 +156,7 @@ class Recipe(BaseModel):
     train_batch_norm: bool = False
     patience: int = Field(4, ge=1, description="epochs without a lower validation loss before training stops")
     time_limit: float | None = Field(None, gt=0, description="seconds of training, one epoch at least")
-    keep: Literal["best", "last"] = "best"
+    keep: Keep = "best"
     precision: Precision = "auto"
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     drop_path_rate: float = Field(0.0, ge=0, lt=1)
@@ -174,7 +182,7 @@ class Recipe(BaseModel):
     @field_validator("unfreeze", mode="before")
     @classmethod
     def _number_or_name(cls, value: Any) -> Any:
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value.strip()) else value
         if isinstance(number, int) and not 0 <= number <= 128:
             raise ValueError("a number of blocks from 0 to 128, or a name such as all, head or stage6")
         return number
@@ -206,16 +214,17 @@ class Recipe(BaseModel):
         given = {name: value for name, value in choices.items() if value is not None}
         if given.get("weights") == "none":
             given = {**_FROM_SCRATCH, **given}
-        if given.get("validation_fraction", 0.15) + given.get("test_fraction", 0.15) >= 1:
+        try:
+            made = cls(**given)
+        except ValidationError as error:
+            faults = [_fault(fault, cls) for fault in error.errors()]
+            raise HeadstartError("; ".join(faults) + ".", "See `headstart train --help` for the choices.") from None
+        if made.validation_fraction + made.test_fraction >= 1:
             raise HeadstartError(
                 "--validation-fraction and --test-fraction: together they take all photos; expected a sum below 1.",
                 "Leave at least half of the photos for training.",
             )
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            faults = [_fault(fault, cls) for fault in error.errors()]
-            raise HeadstartError("; ".join(faults) + ".", "See `headstart train --help` for the choices.") from None
+        return made
 
     @classmethod
     def read(cls, path: str | Path, **overrides: Any) -> Recipe:
@@ -269,4 +278,4 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{name}: no such choice; expected one of {listed(list(model.model_fields), 60)}"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should be ")
-    return f"--{name.replace('_', '-')} {fault['input']!r}: expected {message}"
+    return f"--{name.replace('_', '-')} {fault['input']}: expected {message}"

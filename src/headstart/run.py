@@ -16,6 +16,7 @@ from torch import nn
 from headstart import __version__
 from headstart.advice import advice, notes
 from headstart.atomic import write_table
+from headstart.beforehand import asked_recipe, placed
 from headstart.cache import cache_folder
 from headstart.checking import NOT_CHECKED, check_photos, checks_in_time, suspect_labels
 from headstart.classifier import Classifier, load, versions
@@ -23,15 +24,15 @@ from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
 from headstart.evaluation.judging import judge, measure_test, settle
 from headstart.evaluation.metrics import accuracy_text
-from headstart.evaluation.outsiders import measure_outsiders, outsider_photos
+from headstart.evaluation.outsiders import measure_outsiders
 from headstart.evaluation.rejection import Rejection, accepted_text
 from headstart.evaluation.slices import accuracy_by_slice
 from headstart.machine import machine
 from headstart.network.backbones import backbone_named, build
-from headstart.network.weights import IMAGENET, NONE, Weights, load_weights
+from headstart.network.weights import Weights, load_weights
 from headstart.photos.catalog import Catalog
 from headstart.photos.corrections import corrected
-from headstart.photos.datasets import absolute_source, read_photos
+from headstart.photos.datasets import read_photos
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
 from headstart.photos.views import Preprocessing
 from headstart.profiling import profile_run, tell_profile
@@ -110,13 +111,14 @@ def train(
     Raises:
         HeadstartError: for everything that the user can mend.
     """
-    recipe, console = _recipe(photos, recipe, choices), console or Console(quiet)
+    asked, console = asked_recipe(photos, recipe, choices), console or Console(quiet)
+    recipe = placed(asked)
     if process_number() > 0:
         console = Console(quiet=True)
     store, watch = cache_folder(cache), Stopwatch(started)
     with open_run_folder(Path(output), recipe) as folder, History(log, console) as history:
         with first_process_first(), watch.timing("scanning"):
-            catalog = _read(recipe, store, console)
+            catalog = _read(asked, store, console)
         if same_for_all(folder.finished(catalog)):
             console.say(f"{folder.path} is finished already; this is what it holds.")
             return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), profile, console)
@@ -198,9 +200,9 @@ def train(
         if checks and not recipe.from_scratch:
             with watch.timing("checking"):
                 metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, console)
-        if recipe.outsiders is not None:
+        if asked.outsiders is not None:
             with watch.timing("evaluation"):
-                outsiders = measure_outsiders(classifier, recipe.outsiders, predictions, console)
+                outsiders = measure_outsiders(classifier, asked.outsiders, predictions, console)
             metrics["rejection"]["outsiders"] = outsiders
         with watch.timing("writing"):
             _report(folder, classifier, catalog.root, metrics, watch, console)
@@ -210,35 +212,13 @@ def train(
         return _told(Run(folder.path, metrics), profile, console)
 
 
-def _recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, choices: dict[str, Any]) -> Recipe:
-    if photos is not None:
-        # Absolute, so that the recipe can be run again from anywhere.
-        choices = {**choices, "photos": absolute_source(photos)}
-    if str(choices.get("weights") or IMAGENET) not in (IMAGENET, NONE):
-        choices = {**choices, "weights": str(Path(choices["weights"]).expanduser().resolve())}
-    for name in ("labels", "outsiders"):
-        if choices.get(name) is not None:
-            choices = {**choices, name: str(Path(choices[name]).expanduser().resolve())}
-    if isinstance(recipe, Recipe):
-        return recipe.changed(**choices)
-    if recipe is not None:
-        return Recipe.read(recipe, **choices)
-    if photos is None:
-        raise HeadstartError(
-            "no photos given; expected a folder, a table or the name of a dataset.", "headstart train PHOTOS"
-        )
-    return Recipe.make(**choices)
-
-
-def _read(recipe: Recipe, store: Path, console: Console) -> Catalog:
+def _read(asked: Recipe, store: Path, console: Console) -> Catalog:
     """Read the photos, with their labels corrected."""
-    catalog = read_photos(recipe.photos, store, console)
-    if recipe.outsiders is not None:
-        outsider_photos(recipe.outsiders)  # now, rather than when all is done
-    if recipe.labels is None:
+    catalog = read_photos(asked.photos, store, console)
+    if asked.labels is None:
         return catalog
-    catalog, changed = corrected(catalog, recipe.labels)
-    console.say(f"Labels      {counted(changed, 'label')} corrected by {recipe.labels}")
+    catalog, changed = corrected(catalog, asked.labels)
+    console.say(f"Labels      {counted(changed, 'label')} corrected by {asked.labels}")
     return catalog
 
 

@@ -134,6 +134,13 @@ def photos_of_run(folder: RunFolder, store: Path, console: Console) -> pd.DataFr
     return table.assign(path=[str(root / path) for path in table["path"]])
 
 
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders that are empty, from the innermost outwards."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
 @contextmanager
 def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
     """Open a run folder for this recipe: a new one, or one that the same recipe has begun.
@@ -164,6 +171,7 @@ def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
         raise HeadstartError(
             f"-o {path}: holds files and is not a run; expected a new or empty folder.", "Choose another with -o."
         )
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = path / ".lock"
@@ -174,8 +182,7 @@ def open_run_folder(path: Path, recipe: Recipe) -> Iterator[RunFolder]:
                 if not folder.recipe.exists():
                     # Nothing was begun, so nothing stays: a mended command may use the same folder.
                     lock.unlink(missing_ok=True)
-                    if not any(path.iterdir()):
-                        path.rmdir()
+                    _remove_empty([path, *new])
     except Timeout:
         raise HeadstartError(f"-o {path}: another process is working on this run.", "Wait for it to end.") from None
     except PermissionError as error:

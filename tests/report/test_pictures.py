@@ -125,7 +125,7 @@ def test_mistakes_in_views_are_told(photos, tmp_path):
         ({"photo": "gone.png"}, "gone.png: no such file"),
         ({"photo": tmp_path / "broken.jpg"}, "broken.jpg: not an image"),
         ({"image_size": 8}, "--image-size 8: expected greater than or equal to 32"),
-        ({"augmentation": "wild"}, "--augmentation 'wild': expected 'none', 'example'"),
+        ({"augmentation": "wild"}, "--augmentation wild: expected 'none', 'example'"),
     ):
         with pytest.raises(HeadstartError, match=message):
             headstart.show_views(photos, **arguments)

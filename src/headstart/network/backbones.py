@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from headstart.choices import ResizePolicy
 from headstart.errors import HeadstartError
-from headstart.photos.views import Preprocessing, ResizePolicy
+from headstart.photos.views import Preprocessing
 
 Channels = tuple[float, float, float]
 MeanAndStd = tuple[Channels, Channels]

@@ -53,15 +53,25 @@ def load_weights(network: nn.Module, backbone: Backbone, weights: str = IMAGENET
     if weights == NONE:
         return Weights("random weights", NONE, backbone.normalisation)
     if weights != IMAGENET:
-        return _from_file(network, backbone, Path(weights))
+        return _from_file(network, backbone, Path(weights).expanduser())
+    path = imagenet_file(backbone)
     if backbone.package is None:
-        path = _from_hub(backbone)
         place_by_name(network, _read_tensors(path), str(path))
         return Weights("ImageNet weights from the hub", _sha256(path), backbone.normalisation)
-    path = packaged_file(backbone.name, backbone.package)
     check_sha256(path, backbone.package.sha256)
     place_in_order(network, _read_tensors(path), str(path))
     return Weights("ImageNet weights", backbone.package.sha256, backbone.normalisation)
+
+
+def imagenet_file(backbone: Backbone) -> Path:
+    """Find the file of a backbone's ImageNet weights, or download it.
+
+    Raises:
+        HeadstartError: when it is not installed, or cannot be downloaded.
+    """
+    if backbone.package is None:
+        return _from_hub(backbone)
+    return packaged_file(backbone.name, backbone.package)
 
 
 def where_from(backbone: Backbone) -> tuple[str, bool]:

@@ -11,14 +11,12 @@ import hashlib
 import math
 import random
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from headstart.choices import Augmentation
 from headstart.photos.views import Pixels, Preprocessing, evaluation_view, resize
-
-Augmentation = Literal["none", "example", "example-full", "photo", "strong"]
 
 _Policy = Callable[[Image.Image, Preprocessing, random.Random], Image.Image]
 

@@ -39,7 +39,8 @@ class Catalog:
     `photos` has the columns path (relative to `root`, with forward slashes), label, split (train,
     validation, test, or "" where the user gave none) and digest (BLAKE2b of the file's bytes, 32 hex
     digits). `problems` has path, problem and detail. `ignored` counts what was passed over, by reason.
-    `class_depth` is how many folders stand above a class's folder; None where a table gave the labels.
+    `class_depth` is how many folders stand above a class's folder; None where a table gave the labels. `named` is
+    where the photos are, as the user wrote it.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class Catalog:
     problems: pd.DataFrame = field(default_factory=lambda: no_problems())
     ignored: dict[str, int] = field(default_factory=dict)
     class_depth: int | None = None
+    named: str = ""
 
     @property
     def digest(self) -> str:
@@ -63,7 +65,7 @@ class Catalog:
         counts = self.photos["label"].value_counts()
         return (
             f"Photos      {counted(len(self.photos), 'photo')} in {counted(len(self.class_names), 'class')}, "
-            f"{counts.min():,} to {counts.max():,} a class ({self.root})"
+            f"{counts.min():,} to {counts.max():,} a class ({self.named or self.root})"
         )
 
     def without(self, problems: pd.DataFrame) -> Catalog:
@@ -100,22 +102,32 @@ def read_catalog(source: str | Path, least_classes: int = 2) -> Catalog:
         HeadstartError: when there is nothing to learn from: no such folder, no photos, fewer than `least_classes`
             classes, missing columns, or paths that do not exist.
     """
+    path = photos_place(source)
+    if path.is_dir():
+        catalog = _read_folder(path.resolve(), str(source), least_classes)
+    else:
+        catalog = _read_table(path, least_classes)
+    return _with_digests(replace(catalog, named=str(source)))
+
+
+def photos_place(source: str | Path) -> Path:
+    """Return the path of a folder or table of photos.
+
+    Raises:
+        HeadstartError: when it is neither.
+    """
     path = Path(source).expanduser()
     if not path.exists():
         raise HeadstartError(
             f"{source}: no such folder or file; expected a folder of photos with a folder per class, or a CSV file.",
             "Check the path, or name a dataset: digits, stanford-dogs, tfds:NAME or hf:NAME.",
         )
-    if path.is_dir():
-        catalog = _read_folder(path.resolve(), least_classes)
-    elif path.suffix.lower() in _TABLE_SUFFIXES:
-        catalog = _read_table(path.resolve(), least_classes)
-    else:
+    if not path.is_dir() and path.suffix.lower() not in _TABLE_SUFFIXES:
         raise HeadstartError(
             f"{source}: is a file; expected a folder of photos, or a table ending in {', '.join(_TABLE_SUFFIXES)}.",
             "Give the folder that holds the class folders.",
         )
-    return _with_digests(catalog)
+    return path
 
 
 def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
@@ -179,12 +191,12 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def _read_folder(root: Path, least_classes: int) -> Catalog:
+def _read_folder(root: Path, source: str, least_classes: int) -> Catalog:
     ignored: Counter[str] = Counter()
     paths = [file.relative_to(root).as_posix() for file in photo_files(root, ignored)]
     if not paths:
         raise HeadstartError(
-            f"{root}: holds no photos ({_ignored_text(ignored) or 'it is empty'}); expected a folder per "
+            f"{source}: holds no photos ({_ignored_text(ignored) or 'it is empty'}); expected a folder per "
             "class with JPEG, PNG, WebP, BMP, GIF, TIFF, HEIC or AVIF files.",
             "Put the photos of each class in a folder of its own.",
         )
@@ -199,7 +211,8 @@ def _read_folder(root: Path, least_classes: int) -> Catalog:
     labels = [path.split("/", class_depth + 1)[class_depth] for path in inside]
     splits = [SPLIT_NAMES[path.split("/", 1)[0].casefold()] if split_layout else "" for path in inside]
     table = pd.DataFrame({"path": inside, "label": labels, "split": splits}, dtype=str)
-    return _checked(Catalog(root, table, [], ignored=dict(ignored), class_depth=class_depth), str(root), least_classes)
+    catalog = Catalog(root, table, [], ignored=dict(ignored), class_depth=class_depth)
+    return _checked(catalog, source, least_classes)
 
 
 def _read_table(path: Path, least_classes: int) -> Catalog:
@@ -222,7 +235,8 @@ def _read_table(path: Path, least_classes: int) -> Catalog:
     table["split"] = table["split"].str.casefold().map(lambda name: SPLIT_NAMES.get(name, ""))
     table["path"] = table["path"].str.replace("\\", "/", regex=False) if os.name == "nt" else table["path"]
     table["path"] = table["path"].map(posixpath.normpath)
-    absent = [name for name in table["path"] if not (path.parent / name).is_file()]
+    root = path.resolve().parent
+    absent = [name for name in table["path"] if not (root / name).is_file()]
     if absent:
         raise HeadstartError(
             f"{path}: {counted(len(absent), 'path')} in it not found: {listed(absent)}.",
@@ -235,7 +249,7 @@ def _read_table(path: Path, least_classes: int) -> Catalog:
             f"{path}: {counted(len(twice), 'photo')} with more than one label or split: {listed(twice)}.",
             "Give each photo one row.",
         )
-    return _checked(Catalog(path.parent, table, []), str(path), least_classes)
+    return _checked(Catalog(root, table, []), str(path), least_classes)
 
 
 def load_table(path: Path) -> pd.DataFrame:
@@ -293,7 +307,7 @@ def _checked(catalog: Catalog, source: str, least_classes: int) -> Catalog:
     class_names = sorted(set(photos["label"]), key=natural_key)
     if len(class_names) < least_classes:
         found = f"only one class, {class_names[0]!r}" if class_names else "no class folders"
-        deeper = _folder_that_holds_classes(catalog)
+        deeper = _folder_that_holds_classes(catalog, source)
         raise HeadstartError(
             f"{source}: has {found}; expected at least two, each a folder with photos in it.",
             f"Did you mean {deeper}?" if deeper else "Put the photos of each class in a folder of its own.",
@@ -310,11 +324,11 @@ def _checked(catalog: Catalog, source: str, least_classes: int) -> Catalog:
     return replace(catalog, class_names=class_names)
 
 
-def _folder_that_holds_classes(catalog: Catalog) -> str:
+def _folder_that_holds_classes(catalog: Catalog, source: str) -> str:
     """Name the folder below a lone top folder when that one holds several: archives often unpack so."""
     parts = [PurePosixPath(path).parts for path in catalog.photos["path"]]
     if parts and len({part[0] for part in parts}) == 1 and len({part[1] for part in parts if len(part) > 2}) > 1:
-        return str(catalog.root / parts[0][0])
+        return str(Path(source) / parts[0][0])
     return ""
 
 

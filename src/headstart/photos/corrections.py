@@ -22,6 +22,21 @@ def corrected(catalog: Catalog, path: str | Path) -> tuple[Catalog, int]:
     Raises:
         HeadstartError: when the table cannot be read, or names photos or classes that are not there.
     """
+    table = read_corrections(path)
+    _check(catalog, table, path)
+    wanted = dict(zip(table["path"], table["label"], strict=True))
+    labels = [wanted.get(name, label) for name, label in catalog.photos[["path", "label"]].to_numpy(str)]
+    changed = int((catalog.photos["label"] != pd.Series(labels, index=catalog.photos.index)).sum())
+    class_names = sorted(set(labels), key=natural_key)
+    return replace(catalog, photos=catalog.photos.assign(label=labels), class_names=class_names), changed
+
+
+def read_corrections(path: str | Path) -> pd.DataFrame:
+    """Read a table of corrected labels: the columns path and label, where a label was filled in.
+
+    Raises:
+        HeadstartError: when there is no such file, or it is no table with these columns.
+    """
     source = Path(path).expanduser()
     if not source.is_file():
         raise HeadstartError(
@@ -37,13 +52,7 @@ def corrected(catalog: Catalog, path: str | Path) -> tuple[Catalog, int]:
         )
     table = table[["path", "label"]].astype(object)
     table = table.where(table.notna(), "").astype(str).apply(lambda column: column.str.strip())
-    table = table[table["label"] != ""].drop_duplicates()
-    _check(catalog, table, path)
-    wanted = dict(zip(table["path"], table["label"], strict=True))
-    labels = [wanted.get(name, label) for name, label in catalog.photos[["path", "label"]].to_numpy(str)]
-    changed = int((catalog.photos["label"] != pd.Series(labels, index=catalog.photos.index)).sum())
-    class_names = sorted(set(labels), key=natural_key)
-    return replace(catalog, photos=catalog.photos.assign(label=labels), class_names=class_names), changed
+    return table[table["label"] != ""].drop_duplicates()
 
 
 def _check(catalog: Catalog, table: pd.DataFrame, path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +120,7 @@ def decode_with_source(data: bytes, short_side: int, max_pixels: int = MAX_PIXEL
             raise PhotoError(f"{image.format} is not a format of photos", "not_an_image")
         width, height = image.size
         if width * height > max_pixels:
-            raise PhotoError(f"decompression bomb: {width} x {height} pixels, at most {max_pixels:,} allowed", "bomb")
+            raise _too_large(f"{width} x {height}", max_pixels)
         if image.format in ("JPEG", "MPO"):
             image.draft(None, _draft_size(width, height, short_side))
         image.load()
@@ -128,12 +129,20 @@ def decode_with_source(data: bytes, short_side: int, max_pixels: int = MAX_PIXEL
         return Decoded(rgb if turn is None else rgb.transpose(turn), image, (width, height))
     except PhotoError:
         raise
-    except Image.DecompressionBombError:
-        raise PhotoError(f"decompression bomb: more than {max_pixels:,} pixels", "bomb") from None
+    except Image.DecompressionBombError as error:
+        # Pillow refuses by itself, at a limit of its own, and tells no more than the number of pixels.
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_large(f"{int(found[1]):,}" if found else "too many", MAX_PIXELS) from None
     except UnidentifiedImageError:
         raise PhotoError(f"not an image that can be read (starts with {data[:8]!r})", "not_an_image") from None
     except Exception as error:  # Pillow's plugins raise nearly every built-in exception on damaged files.
         raise PhotoError(f"damaged: {str(error) or type(error).__name__}", "damaged") from None
+
+
+def _too_large(found: str, allowed: int) -> PhotoError:
+    return PhotoError(
+        f"decompression bomb: {found} pixels, at most {allowed:,} allowed; save it with fewer, or leave it out", "bomb"
+    )
 
 
 def _draft_size(width: int, height: int, short_side: int) -> tuple[int, int]:

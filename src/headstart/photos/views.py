@@ -10,7 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-ResizePolicy = Literal["crop", "squash", "letterbox"]
+from headstart.choices import ResizePolicy
+
 Pixels = npt.NDArray[np.uint8]
 
 # Enters the key of every stored activation: raise it when a change here or in `augmentation.py` alters a view.

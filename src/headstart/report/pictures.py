@@ -12,14 +12,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from headstart.cache import cache_folder
+from headstart.choices import Augmentation, ResizePolicy
 from headstart.console import Console
 from headstart.errors import HeadstartError, PhotoError, counted, listed
-from headstart.photos.augmentation import Augmentation, augmented_view
+from headstart.photos.augmentation import augmented_view
 from headstart.photos.catalog import Catalog, file_digest, is_photo_file
 from headstart.photos.datasets import read_photos
 from headstart.photos.decode import decode, pillow_warnings_silenced, read_bytes
 from headstart.photos.names import readable_names
-from headstart.photos.views import ResizePolicy, evaluation_view
+from headstart.photos.views import evaluation_view
 from headstart.report.figure import Picture, caption
 from headstart.report.plots import history_figure
 from headstart.run_folder import RunFolder

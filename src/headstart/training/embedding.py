@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from headstart.choices import Augmentation
 from headstart.console import Console
 from headstart.errors import HeadstartError, PhotoError
 from headstart.network.cut import ActivationsAt, InFloat16, last_boundary
-from headstart.photos.augmentation import Augmentation, augmented_view
+from headstart.photos.augmentation import augmented_view
 from headstart.photos.catalog import no_problems, problem_table
 from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
 from headstart.photos.loading import ahead, batched

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from headstart.choices import WantedEngine
 from headstart.errors import HeadstartError
 from headstart.photos.views import Pixels
 
@@ -65,7 +66,7 @@ class Engine(Protocol):
         ...
 
 
-def choose_engine(wanted: Literal["auto", "openvino", "torch"] = "auto") -> EngineChoice:
+def choose_engine(wanted: WantedEngine = "auto") -> EngineChoice:
     """Choose the engine for this computer.
 
     Raises:

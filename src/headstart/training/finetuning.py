@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from headstart.atomic import written_whole
+from headstart.choices import Keep, Optimiser, Precision, Schedule
 from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.network.cut import set_trainable
 from headstart.network.folding import frozen_batch_norm_folded
 from headstart.photos.loading import ahead
-from headstart.training.hardware import Hardware, Precision, hardware, num_processes, process_number, same_for_all
+from headstart.training.hardware import Hardware, hardware, num_processes, process_number, same_for_all
 from headstart.training.probe import Floats, Labels
 from headstart.training.process import keep_large_buffers
 
@@ -37,7 +38,6 @@ from headstart.training.process import keep_large_buffers
 # kept for the gradients is half as much for the same speed (benchmarks/README.md).
 _LARGE_ROW, _PIECE_SIZE = 100_000, 8
 
-Optimiser = Literal["adamw", "adam", "sgd", "rmsprop"]
 State = dict[str, torch.Tensor]
 
 
@@ -60,7 +60,7 @@ class FineTuning:
     head_learning_rate: float = 5e-4
     layer_decay: float = 1.0
     optimiser: Optimiser = "adamw"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     mixup: float = 0.0
@@ -70,7 +70,7 @@ class FineTuning:
     train_batch_norm: bool = False
     patience: int = 4
     time_limit: float | None = None
-    keep: Literal["best", "last"] = "best"
+    keep: Keep = "best"
     precision: Precision = "auto"
 
 

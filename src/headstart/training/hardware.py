@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from headstart.choices import Precision
+
 Value = TypeVar("Value")
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def num_processes() -> int:
