@@ -29,7 +29,7 @@ from headstart.evaluation.slices import accuracy_by_slice
 from headstart.machine import machine
 from headstart.network.backbones import backbone_named, build
 from headstart.network.weights import IMAGENET, NONE, Weights, load_weights
-from headstart.photos.catalog import Catalog
+from headstart.photos.catalog import Catalog, passed_over
 from headstart.photos.corrections import corrected
 from headstart.photos.datasets import absolute_source, read_photos
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
@@ -242,8 +242,8 @@ def _read(recipe: Recipe, store: Path, console: Console) -> Catalog:
 
 def _tell_photos(catalog: Catalog, console: Console) -> None:
     console.say(catalog.told())
-    for reason, count in sorted(catalog.ignored.items()):
-        console.say(f"            ignored {reason}: {count:,}")
+    for told in passed_over(catalog.ignored):
+        console.say(f"            ignored {told}")
 
 
 def _preprocessing(
