@@ -21,7 +21,7 @@ from headstart.checking import NOT_CHECKED, check_photos, checks_in_time, suspec
 from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
-from headstart.evaluation.judging import judge, measure_test, settle
+from headstart.evaluation.judging import judge, measure_test, settle, unlearnt
 from headstart.evaluation.metrics import accuracy_text
 from headstart.evaluation.outsiders import measure_outsiders, outsider_photos
 from headstart.evaluation.rejection import Rejection, accepted_text
@@ -195,7 +195,8 @@ def train(
             classifier.save(folder.classifier)
         if checks and not recipe.from_scratch:
             with watch.timing("checking"):
-                metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, console)
+                network_says = unlearnt(kept, judgement, predictions, catalog.class_names)
+                metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, network_says, console)
         if recipe.outsiders is not None:
             with watch.timing("evaluation"):
                 outsiders = measure_outsiders(classifier, recipe.outsiders, predictions, console)
