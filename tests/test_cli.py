@@ -129,7 +129,7 @@ def test_train_prints_its_story_and_json_is_alone_on_standard_output(photos, tmp
     starts = ["Photos", "Network", "Engine", "Embedding", "Split", "Probe", "Fine-tuning", "Kept", "Validation", "Test"]
     positions = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in starts]
     assert positions == sorted(positions)
-    assert "30 photos in 3 classes, 10 to 10 a class" in result.stdout
+    assert "30 photos in 3 classes, 10 a class (" in result.stdout
     assert lines[-1] == f"Classifier  {tmp_path / 'run' / 'classifier'}"
     assert result.stderr == ""
     quiet = process("train", photos, "-o", tmp_path / "run", *SMALL, "--quiet", "--json")

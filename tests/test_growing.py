@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,7 +69,11 @@ def test_new_photos_and_a_new_class(finished, more, tmp_path, capsys):
     metrics = json.loads((grown.folder / "metrics.json").read_text())
     assert metrics["grown"]["added"] == 10 and metrics["grown"]["new_test_photos"] == 1
     report = (grown.folder / "report.html").read_text()
-    assert 'href="#grown"' in report and "the grown one alone is right on 0 test photos" in report
+    assert 'href="#grown"' in report and "the classifier now and the classifier before are right on the same" in report
+    asked = report[report.index("<h3>Asked</h3>") : report.index("<h3>Planned</h3>")]
+    terms = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", asked)
+    assert terms[:2] == [("earlier run", run.name), ("new photos", str(more.resolve()))]
+    assert not {"photos", "budget", "weights to start from"} & {term for term, _ in terms}
     assert report.count('<th scope="row">old</th>') == 2 and report.count('<th scope="row">new</th>') == 1
     again = headstart.train(recipe=grown.folder / "recipe.toml", output=tmp_path / "again", quiet=True)
     assert again.metrics["test"] == metrics["test"]

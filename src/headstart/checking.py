@@ -14,6 +14,7 @@ from headstart.atomic import write_table
 from headstart.cache import cache_folder
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
+from headstart.evaluation.second_opinion import likely_right
 from headstart.photos.audit import Audit, audit, examine
 from headstart.photos.catalog import Catalog
 from headstart.photos.clean import check_target, write_clean
@@ -31,9 +32,9 @@ from headstart.photos.findings import (
     finding_table,
     left_out,
 )
-from headstart.photos.split import SPLITS
 
 if TYPE_CHECKING:
+    from headstart.evaluation.metrics import Probabilities
     from headstart.recipe import Recipe
     from headstart.run_folder import RunFolder
     from headstart.training.embedding import Embedder
@@ -207,23 +208,38 @@ def check_photos(
 
 
 def suspect_labels(
-    folder: RunFolder, data: TrainingData, stages: dict[str, Any], weights: Floats, console: Console
-) -> dict[str, int]:
-    """Write the photos whose labels look wrong as `label_issues.csv`, and return their numbers for the metrics."""
+    folder: RunFolder,
+    data: TrainingData,
+    stages: dict[str, Any],
+    weights: Floats,
+    network: Probabilities | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Write the photos whose labels look wrong as `label_issues.csv`, and return their numbers for the metrics.
+
+    `network` is a fine-tuned network's opinion of the validation and test photos, where there is one.
+    """
     from headstart.evaluation.label_errors import find_label_issues
 
     started = time.perf_counter()
     strength = stages.get("probe", {}).get("regularisation", _USUAL_STRENGTH)
-    table, likely = find_label_issues(data, strength, weights)
+    table, found = find_label_issues(data, strength, weights, network)
     write_table(folder.label_issues, table)
-    seconds, photos = time.perf_counter() - started, sum(len(data.photos[split]) for split in SPLITS)
+    seconds, photos, likely = time.perf_counter() - started, found["photos"], found["suspects"]
     console.say(
         f"Labels      {likely:,} of {photos:,} may be wrong, in {seconds:.1f} s (label_issues.csv; fill in its "
         "column label and train again with --labels)"
         if likely
         else f"Labels      none of {photos:,} looks wrong, in {seconds:.1f} s"
     )
-    return {"photos": photos, "listed": len(table), "suspects": likely}
+    opinion = found["opinion"]
+    if right := likely_right(opinion):
+        console.say(
+            f"            about {right:,} of the {counted(opinion['training'], 'training photo')} among them "
+            f"{'is' if right == 1 else 'are'} likely right: elsewhere the network confirms {opinion['confirmed']:,} of "
+            f"{counted(opinion['doubted'], 'label')} that the probe doubts"
+        )
+    return found
 
 
 def severity_counts(problems: pd.DataFrame) -> dict[str, int]:

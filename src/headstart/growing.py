@@ -22,7 +22,7 @@ from headstart.errors import HeadstartError, counted, listed
 from headstart.evaluation.metrics import compared, wilson_interval
 from headstart.network.weights import IMAGENET
 from headstart.photos.catalog import Catalog
-from headstart.photos.datasets import read_photos
+from headstart.photos.datasets import absolute_source, read_photos
 from headstart.photos.split import split_photos
 from headstart.recipe import Plan, Recipe
 from headstart.report.page import write_report
@@ -77,7 +77,7 @@ def add(
             listing.unlink(missing_ok=True)
             target.rmdir()
         raise
-    return _compared(before, grown, len(table) - len(old), console)
+    return _compared(before, grown, absolute_source(photos), len(table) - len(old), console)
 
 
 def _next_folder(run: Path) -> Path:
@@ -146,6 +146,8 @@ def _recipe(before: RunFolder, listing: Path) -> Recipe:
             "backbone",
             "resize_policy",
             "seed",
+            "validation_fraction",
+            "test_fraction",
             "engine",
             "augmentation",
             "class_weights",
@@ -164,7 +166,7 @@ def _recipe(before: RunFolder, listing: Path) -> Recipe:
     )
 
 
-def _compared(before: RunFolder, grown: Run, added: int, console: Console) -> Run:
+def _compared(before: RunFolder, grown: Run, photos: str, added: int, console: Console) -> Run:
     """Say what became of the accuracy on the old classes' test photos, and keep it with the metrics."""
     old, new = before.read_predictions(), RunFolder(grown.folder).read_predictions()
     digests, grown_digests = (
@@ -175,14 +177,15 @@ def _compared(before: RunFolder, grown: Run, added: int, console: Console) -> Ru
         new.assign(digest=new["path"].map(grown_digests)), on="digest", suffixes=("_before", "_after")
     )
     first, second = (merged[f"correct_{when}"].to_numpy(bool) for when in ("before", "after"))
-    comparison = compared("the classifier before", first, "the grown one", second)
+    comparison = compared("the classifier before", first, "the classifier now", second)
     told: dict[str, Any] = {
         "from": str(before.path.resolve().name),
+        "photos": photos,
         "added": added,
         "old_test_photos": len(merged),
         "before": _accuracy(first),
         "after": _accuracy(second),
-        "told": comparison["told"],
+        **{name: comparison[name] for name in ("only_first", "only_second", "p_value", "told")},
     }
     rest = new[~new["path"].map(grown_digests).isin(set(merged["digest"]))]
     on_new = ""

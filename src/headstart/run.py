@@ -22,7 +22,7 @@ from headstart.checking import NOT_CHECKED, check_photos, checks_in_time, suspec
 from headstart.classifier import Classifier, load, versions
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted, listed
-from headstart.evaluation.judging import judge, measure_test, settle
+from headstart.evaluation.judging import judge, measure_test, settle, unlearnt
 from headstart.evaluation.metrics import accuracy_text
 from headstart.evaluation.outsiders import measure_outsiders
 from headstart.evaluation.rejection import Rejection, accepted_text
@@ -30,7 +30,7 @@ from headstart.evaluation.slices import accuracy_by_slice
 from headstart.machine import machine
 from headstart.network.backbones import backbone_named, build
 from headstart.network.weights import Weights, load_weights
-from headstart.photos.catalog import Catalog
+from headstart.photos.catalog import Catalog, passed_over
 from headstart.photos.corrections import corrected
 from headstart.photos.datasets import read_photos
 from headstart.photos.split import SPLITS, leaked_into_training, split_photos
@@ -199,7 +199,8 @@ def train(
             classifier.save(folder.classifier)
         if checks and not recipe.from_scratch:
             with watch.timing("checking"):
-                metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, console)
+                network_says = unlearnt(kept, judgement, predictions, catalog.class_names)
+                metrics["label_issues"] = suspect_labels(folder, data, stages, class_weights, network_says, console)
         if asked.outsiders is not None:
             with watch.timing("evaluation"):
                 outsiders = measure_outsiders(classifier, asked.outsiders, predictions, console)
@@ -224,8 +225,8 @@ def _read(asked: Recipe, store: Path, console: Console) -> Catalog:
 
 def _tell_photos(catalog: Catalog, console: Console) -> None:
     console.say(catalog.told())
-    for reason, count in sorted(catalog.ignored.items()):
-        console.say(f"            ignored {reason}: {count:,}")
+    for told in passed_over(catalog.ignored):
+        console.say(f"            ignored {told}")
 
 
 def _preprocessing(

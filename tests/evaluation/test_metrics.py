@@ -99,6 +99,13 @@ def test_a_comparison_says_whether_the_photos_suffice():
     second[:12] = True
     found = compared("the head alone", first, "fine-tuning all", second)
     assert (found["only_first"], found["only_second"]) == (0, 12) and found["p_value"] < 0.001
-    assert "more than chance" in found["told"]
-    first[:11] = True
-    assert "too few photos to tell the two apart, 40" in compared("a", first, "b", second)["told"]
+    assert found["told"] == (
+        "Of 40 test photos, fine-tuning all is right on 12 that the head alone gets wrong, and wrong on 0 that the "
+        "head alone gets right. That is more than chance: classifiers that are equally good differ at least so much in "
+        "less than 0.1% of such tests."
+    )
+    first[:10] = True
+    told = compared("a", first, "b", second)["told"]
+    assert "b is right on 2 that a gets wrong, and wrong on 0 that a gets right. That may be chance" in told
+    assert told.endswith("differ at least so much in 50% of such tests.")
+    assert compared("a", first, "b", first)["told"] == "Of 40 test photos, b and a are right on the same ones."

@@ -14,6 +14,7 @@ from headstart.photos.catalog import (
     file_digest,
     natural_key,
     no_problems,
+    passed_over,
     photo_files,
     problem_table,
     read_catalog,
@@ -218,8 +219,19 @@ def test_empty_folder_is_refused(tmp_path):
 def test_folder_without_photos_says_what_was_passed_over(tmp_path):
     for name in [".hidden", "a.txt", "b.txt"]:
         (tmp_path / name).write_text("text")
-    expected = "holds no photos (ignored 2 files that are not images, ignored 1 hidden files and folders)"
+    expected = "holds no photos (ignored 2 files that are not images, 1 hidden file or folder)"
     assert expected in refusal(tmp_path)
+
+
+def test_what_is_told_of_a_catalog_is_in_the_right_number(write_photos):
+    folder = write_photos("a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    assert read_catalog(folder).told() == f"Photos      4 photos in 2 classes, 2 a class ({folder.resolve()})"
+    (folder / "b" / "2.png").unlink()
+    (folder / "b" / "notes.txt").write_text("none")
+    catalog = read_catalog(folder)
+    assert catalog.told() == f"Photos      3 photos in 2 classes, 1 to 2 a class ({folder.resolve()})"
+    assert passed_over(catalog.ignored) == ["1 file that is not an image"]
+    assert passed_over({"photos outside a class folder": 1200}) == ["1,200 photos outside a class folder"]
 
 
 def test_photos_outside_any_folder_are_refused(write_photos):

@@ -84,8 +84,8 @@ def folders(write_photos):
 
 def test_folders_that_are_no_classes_are_named(folders):
     assert [(found.path, found.problem, found.detail) for found in folder_findings(read_catalog(folders))] == [
-        (".", "ignored", "files that are not images: 3"),
-        (".", "ignored", "photos outside a class folder: 1"),
+        (".", "ignored", "3 files that are not images"),
+        (".", "ignored", "1 photo outside a class folder"),
         ("__MACOSX", "ignored", "a folder that programs make, not a class"),
         ("ant/.ipynb_checkpoints", "ignored", "a folder that programs make, not a class"),
         ("cat", "empty class folder", "no files in it"),

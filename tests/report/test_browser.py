@@ -1,10 +1,12 @@
 """The report as a browser shows it."""
 
+import io
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrast import contrast, luminance
 from headstart.report.charts import _shades
@@ -104,6 +106,47 @@ def test_a_phone_scrolls_downwards_only(open_page):
           && element.getBoundingClientRect().right > 321).map(element => element.outerHTML.slice(0, 90))"""
     )
     assert [found for found in inside if 'class="box' not in found] == []
+
+
+def shades(page, box):
+    """Return how far the median pixel of a box's first column, and of its last, is from the page's ground."""
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    ground = [int(value) for value in re.findall(r"\d+", colour)]
+    with Image.open(io.BytesIO(box.screenshot())) as shot:
+        pixels = np.asarray(shot.convert("RGB"), np.int64)
+    return [int(np.abs(np.median(pixels[:, column], axis=0) - ground).max()) for column in (0, -1)]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_shade_says_on_which_side_a_table_goes_on(open_page, scheme):
+    page = open_page(viewport={"width": 390, "height": 800}, color_scheme=scheme, java_script_enabled=False)
+    box = page.get_by_role("region", name="Stages")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    left, right = shades(page, box)
+    assert left == 0 and right > 30
+    box.evaluate("box => { box.scrollLeft = box.scrollWidth }")
+    left, right = shades(page, box)
+    assert left > 30 and right == 0
+    page.set_viewport_size({"width": 1200, "height": 800})
+    assert shades(page, box) == [0, 0]
+
+
+def test_no_word_of_a_table_is_broken_on_a_phone(open_page):
+    page = open_page(viewport={"width": 390, "height": 800})
+    words = page.evaluate(
+        """[...document.querySelectorAll("td:not(.path):not(.text), thead th")].flatMap(cell => {
+          const words = [], walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+          while (walker.nextNode()) for (const found of walker.currentNode.data.matchAll(/\\w+/g)) {
+            const range = document.createRange();
+            range.setStart(walker.currentNode, found.index);
+            range.setEnd(walker.currentNode, found.index + found[0].length);
+            words.push([found[0], range.getClientRects().length]);
+          }
+          return words;
+        })"""
+    )
+    assert "brightness" in [word for word, _ in words]
+    assert [word for word, lines in words if lines != 1] == []
 
 
 def test_every_picture_is_shown_and_told_in_words(open_page):

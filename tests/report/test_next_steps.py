@@ -85,6 +85,9 @@ def test_files_left_out_by_an_older_run(metrics, tables):
 def test_label_suspects(metrics, tables):
     metrics["label_issues"]["suspects"] = 12
     assert told(metrics, tables).startswith("Check the labels of 12 photos of 3,000 that may be wrong")
+    assert "after all" not in told(metrics, tables)
+    metrics["label_issues"]["opinion"] = {"doubted": 8, "confirmed": 6, "training": 10}
+    assert told(metrics, tables).endswith("--labels label_issues.csv. About 8 of them are likely right after all.")
 
 
 def test_time_ran_out(metrics, tables):

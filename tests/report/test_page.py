@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from headstart import HeadstartError
+from headstart.evaluation.second_opinion import opinion_text
 from headstart.report.page import report_again
 from report.made_run import HOSTILE, make_run, noise
 
@@ -85,7 +86,7 @@ def test_a_run_with_everything_has_every_section(made):
     for told in (
         "Macro F1 0.705 95% interval 0.665 to 0.745",
         "25 severe problems, 50 warnings, 25 notes.",
-        "McNemar's test: 3 photos right by probe alone, 21 by fine-tuning stage4 alone; p = 0.0003.",
+        "McNemar's test: p = 0.0003.",
         "188 s in all; 200 s were forecast (-6%).",
         "temperature of 1.31",
         "200 photos of other things: 33.0% accepted. AUROC 0.710",
@@ -102,6 +103,38 @@ def test_a_run_with_nothing_new_leaves_it_out(made, tmp_path):
     assert "truncated" in page.text and "Severity" not in page.text
     # Mistakes are told where they cannot be shown.
     assert pd.read_csv(made / "predictions.csv").query("not correct")["path"].iloc[0] in page.text
+
+
+def with_issues(made, path, **issues):
+    """Copy a run with other numbers of label issues; return the section on labels of its report, tags and all."""
+    shutil.copytree(made, path)
+    metrics = json.loads((made / "metrics.json").read_text())
+    metrics["label_issues"] = {"photos": 300, "listed": 12, "opinion": None} | issues
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    text = report_again(path).read_text()
+    return text[text.index('<h2 id="suspects">') : text.index('<h2 id="calibration">')]
+
+
+def test_where_no_label_looks_wrong_the_report_says_so(made, tmp_path):
+    section = with_issues(made, tmp_path / "run", suspects=0)
+    assert "Labels: none looks wrong" in section and "None of 300 labels looks wrong." in section
+    assert "may be wrong" not in section
+    assert section.index("The least certain of the other labels") < section.index("<li>")
+    assert section.count("<li>") == 12
+
+
+def test_only_as_many_labels_as_may_be_wrong_are_shown_as_such(made, tmp_path):
+    section = with_issues(made, tmp_path / "run", suspects=5)
+    assert "Of 300 labels, 5 may be wrong." in section
+    wrong, hard = section.split("The least certain of the other labels")
+    assert (wrong.count("<li>"), hard.count("<li>")) == (5, 7)
+
+
+def test_the_report_says_how_far_to_trust_the_probe_that_doubts_labels(made, tmp_path):
+    opinion = {"photos": 240, "probe_accuracy": 0.89, "network_accuracy": 0.98, "doubted": 10, "confirmed": 9}
+    section = with_issues(made, tmp_path / "run", suspects=25, opinion=opinion | {"training": 22})
+    assert opinion_text(opinion | {"training": 22}) in section
+    assert "about 20 are likely labelled rightly" in section
 
 
 def test_tables_may_be_empty(made, tmp_path):

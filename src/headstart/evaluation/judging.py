@@ -18,7 +18,7 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.evaluation.calibration import calibration_error, fit_temperature
-from headstart.evaluation.metrics import compared, measure, prediction_table, softmax
+from headstart.evaluation.metrics import Probabilities, compared, measure, prediction_table, softmax
 from headstart.evaluation.rejection import (
     Rejection,
     accepted_of,
@@ -44,9 +44,13 @@ _OF_A_CLASS, _OF_A_CLASS_FROM_PIXELS = 100, 20
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was settled on validation photos: metrics, temperature, calibration before and after it, and acceptance."""
+    """What was settled on validation photos: metrics, temperature, calibration before and after it, and acceptance.
+
+    `probabilities` are (n, num_classes) those of the validation photos, by weights that did not learn from them.
+    """
 
     metrics: dict[str, Any]
+    probabilities: Probabilities
     temperature: float
     calibration: dict[str, Any]
     rejection: Rejection
@@ -93,6 +97,7 @@ def judge(network: nn.Module, kept: Kept, data: TrainingData, min_accuracy: floa
     accepted = rejection.accepts(after.max(axis=1), distances)
     return Judgement(
         metrics=measure(labels, after, data.class_names),
+        probabilities=after,
         temperature=temperature,
         calibration={"before": calibration_error(before, labels), "after": calibration_error(after, labels)},
         rejection=rejection,
@@ -169,6 +174,26 @@ def measure_test(
         "comparison": _against(head, kept, data, right),
     }
     return metrics, table
+
+
+def unlearnt(
+    kept: Kept, judgement: Judgement, predictions: pd.DataFrame, class_names: list[str]
+) -> Probabilities | None:
+    """Return what a fine-tuned network makes of photos whose labels it did not learn; None of a head alone.
+
+    Args:
+        kept: what was kept.
+        judgement: of the validation photos, before any refit on them.
+        predictions: of the test photos, a row for each.
+        class_names: in the order of the network's outputs.
+
+    Returns:
+        (n, num_classes) probabilities of the validation photos, then the test photos.
+    """
+    if kept.step is None:
+        return None
+    test = predictions[[f"p({name})" for name in class_names]].to_numpy(np.float32)
+    return np.concatenate([judgement.probabilities, test])
 
 
 def majority(data: TrainingData) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from headstart.evaluation.metrics import Labels, Probabilities, softmax
+from headstart.evaluation.metrics import CHANCE, Labels, Probabilities, mcnemar_p_value, softmax
+from headstart.photos.split import SPLITS
 from headstart.training.embedding import Photo
 from headstart.training.probe import Floats, fit_probe
 from headstart.training.stages import TrainingData
@@ -18,30 +20,44 @@ FOLDS, _MAX_ITERATIONS = 3, 25
 COLUMNS = ["path", "given_label", "suggested_label", "score", "label"]
 
 
-def find_label_issues(data: TrainingData, strength: float, weights: Floats) -> tuple[pd.DataFrame, int]:
-    """Rank the photos whose label a probe contradicts by how likely that label is wrong, the likeliest first.
+def find_label_issues(
+    data: TrainingData, strength: float, weights: Floats, network: Probabilities | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rank the photos whose label is contradicted by how likely that label is wrong, the likeliest first.
 
-    Each photo is judged by a probe that was fitted on others, whatever its split; the classifier takes nothing from it.
+    Each photo is judged by a probe that was fitted on others, whatever its split. Where a fine-tuned network is clearly
+    better than the probe on the validation and test photos, it judges these instead: it did not learn their labels. It
+    did learn those of the training photos, so the probe judges them, and what the network says of the probe's doubts
+    tells how far to trust them. The classifier takes nothing from any of this.
 
     Args:
         data: the photos, with their pooled features in the store.
         strength: of the probe's regularisation.
         weights: (num_classes,) a weight per class for the loss.
+        network: (n, num_classes) a fine-tuned network's probabilities of the validation photos and then the test
+            photos, none of which it was trained on; None without one.
 
     Returns:
         The ranked photos: path, given_label, suggested_label, score (the probability of the given label, 0 to 1), and
-        label, empty: filled in by hand, the table can be given to `train` as corrections. And how many of them are
-        likely wrong, by confident learning's estimate; the others may just be hard.
+        label, empty: filled in by hand, the table can be given to `train` as corrections. And JSON values: photos;
+        listed; suspects, how many of them are likely wrong by confident learning's estimate, where the others may
+        just be hard; and opinion, what a better network says of the probe (see `second_opinion`), or None.
     """
-    from cleanlab.filter import find_label_issues as confident_learning
     from cleanlab.rank import get_label_quality_scores
 
-    photos = [photo for split in ("train", "validation", "test") for photo in data.photos[split]]
-    labels = np.concatenate([data.labels[split] for split in ("train", "validation", "test")])
+    photos = [photo for split in SPLITS for photo in data.photos[split]]
+    labels = np.concatenate([data.labels[split] for split in SPLITS])
     probabilities = out_of_sample(data, photos, labels, strength, weights)
+    suspects, opinion = _suspects(labels, probabilities), None
+    if network is not None:
+        training = len(labels) - len(network)
+        opinion = _opinion(labels[training:], probabilities[training:], suspects[training:], network)
+        if opinion is not None:
+            probabilities[training:] = network
+            suspects = _suspects(labels, probabilities)
+            opinion["training"] = int(suspects[:training].sum())
     # The probability of the given label ranks planted errors best (docs/experiments.md).
     scores = get_label_quality_scores(labels, probabilities, method="self_confidence")
-    suspects = confident_learning(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
     rows = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     rows = rows[np.argsort(scores[rows], kind="stable")]
     names = np.array(data.class_names, dtype=object)
@@ -55,7 +71,32 @@ def find_label_issues(data: TrainingData, strength: float, weights: Floats) -> t
         },
         columns=COLUMNS,
     )
-    return table, int(suspects.sum())
+    found = {"photos": len(labels), "listed": len(table), "suspects": int(suspects.sum()), "opinion": opinion}
+    return table, found
+
+
+def _suspects(labels: Labels, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+    from cleanlab.filter import find_label_issues as confident_learning
+
+    found: npt.NDArray[np.bool_] = confident_learning(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
+    return found
+
+
+def _opinion(
+    labels: Labels, probe: Probabilities, doubted: npt.NDArray[np.bool_], network: Probabilities
+) -> dict[str, Any] | None:
+    """Compare the probe with the network on photos that neither learnt from; None unless the network is better."""
+    probe_right, network_right = probe.argmax(axis=1) == labels, network.argmax(axis=1) == labels
+    only_probe, only_network = int((probe_right & ~network_right).sum()), int((network_right & ~probe_right).sum())
+    if only_network <= only_probe or mcnemar_p_value(only_probe, only_network) >= CHANCE:
+        return None
+    return {
+        "photos": len(labels),
+        "probe_accuracy": float(probe_right.mean()),
+        "network_accuracy": float(network_right.mean()),
+        "doubted": int(doubted.sum()),
+        "confirmed": int((doubted & network_right).sum()),
+    }
 
 
 def out_of_sample(

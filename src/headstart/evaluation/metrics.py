@@ -14,6 +14,9 @@ Probabilities = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+# A difference that equally good classifiers show less often than this is more than chance.
+CHANCE = 0.05
+
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
     """Return the 95% confidence interval of a proportion (Wilson, 1927), within 0 to 1."""
@@ -120,7 +123,6 @@ def compared(first: str, first_right: Bools, second: str, second_right: Bools) -
     """
     only_first, only_second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
     p_value = mcnemar_p_value(only_first, only_second)
-    verdict = "more than chance" if p_value < 0.05 else f"too few photos to tell the two apart, {len(first_right):,}"
     return {
         "first": first,
         "second": second,
@@ -129,9 +131,22 @@ def compared(first: str, first_right: Bools, second: str, second_right: Bools) -
         "only_first": only_first,
         "only_second": only_second,
         "p_value": p_value,
-        "told": f"{second} alone is right on {only_second:,} test photos, {first} alone on {only_first:,}: "
-        f"{verdict} (McNemar's test, p = {p_value:.2g})",
+        "told": _comparison_text(first, only_first, second, only_second, len(first_right)),
     }
+
+
+def _comparison_text(first: str, only_first: int, second: str, only_second: int, photos: int) -> str:
+    """Say in plain words on how many photos two classifiers differ, and whether that is more than chance."""
+    if not only_first + only_second:
+        return f"Of {photos:,} test photos, {second} and {first} are right on the same ones."
+    p_value = mcnemar_p_value(only_first, only_second)
+    often = "less than 0.1%" if p_value < 0.001 else f"{p_value:.1%}" if p_value < 0.01 else f"{p_value:.0%}"
+    verdict = "is more than chance" if p_value < CHANCE else "may be chance"
+    return (
+        f"Of {photos:,} test photos, {second} is right on {only_second:,} that {first} gets wrong, and wrong on "
+        f"{only_first:,} that {first} gets right. That {verdict}: classifiers that are equally good differ at least so "
+        f"much in {often} of such tests."
+    )
 
 
 def _log_loss(labels: Labels, probabilities: Probabilities, indices: npt.NDArray[np.int64]) -> float:

@@ -8,7 +8,7 @@ import posixpath
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +30,15 @@ SPLIT_NAMES = {
 }
 _TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _DIGEST_BYTES = 16
+HIDDEN = "hidden files and folders"
+# Why something was passed over, and the same of one.
+_ONE_IGNORED = {
+    "folders that cannot be opened": "folder that cannot be opened",
+    HIDDEN: "hidden file or folder",
+    "names that are not UTF-8": "name that is not UTF-8",
+    "files that are not images": "file that is not an image",
+    "photos outside a class folder": "photo outside a class folder",
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,11 @@ class Catalog:
     def told(self) -> str:
         """Say in a line how many photos there are, in how many classes, and where."""
         counts = self.photos["label"].value_counts()
+        least, most = counts.min(), counts.max()
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         return (
             f"Photos      {counted(len(self.photos), 'photo')} in {counted(len(self.class_names), 'class')}, "
-            f"{counts.min():,} to {counts.max():,} a class ({self.named or self.root})"
+            f"{each} a class ({self.named or self.root})"
         )
 
     def without(self, problems: pd.DataFrame) -> Catalog:
@@ -148,7 +159,7 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
         folders = []
         for entry in entries:
             if is_hidden(entry.name):
-                ignored["hidden files and folders"] += 1
+                ignored[HIDDEN] += 1
             elif not _is_utf8(entry.name):
                 ignored["names that are not UTF-8"] += 1
             elif os.path.isdir(entry.path):  # entry.is_dir() raises on a link to itself
@@ -195,8 +206,9 @@ def _read_folder(root: Path, source: str, least_classes: int) -> Catalog:
     ignored: Counter[str] = Counter()
     paths = [file.relative_to(root).as_posix() for file in photo_files(root, ignored)]
     if not paths:
+        why = f"ignored {', '.join(passed_over(ignored))}" if ignored else "it is empty"
         raise HeadstartError(
-            f"{source}: holds no photos ({_ignored_text(ignored) or 'it is empty'}); expected a folder per "
+            f"{source}: holds no photos ({why}); expected a folder per "
             "class with JPEG, PNG, WebP, BMP, GIF, TIFF, HEIC or AVIF files.",
             "Put the photos of each class in a folder of its own.",
         )
@@ -332,8 +344,12 @@ def _folder_that_holds_classes(catalog: Catalog, source: str) -> str:
     return ""
 
 
-def _ignored_text(ignored: Counter[str]) -> str:
-    return ", ".join(f"ignored {count} {reason}" for reason, count in sorted(ignored.items()))
+def passed_over(ignored: Mapping[str, int]) -> list[str]:
+    """Say of each reason in `Catalog.ignored` how many it was: `1 file that is not an image`."""
+    return [
+        f"{count:,} {_ONE_IGNORED.get(reason, reason) if count == 1 else reason}"
+        for reason, count in sorted(ignored.items())
+    ]
 
 
 def _with_digests(catalog: Catalog) -> Catalog:

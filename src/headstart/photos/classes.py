@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from headstart.errors import counted, listed
-from headstart.photos.catalog import Catalog, is_hidden
+from headstart.photos.catalog import HIDDEN, Catalog, is_hidden, passed_over
 from headstart.photos.findings import EVERYTHING, NOTE, SEVERE, WARNING, Finding
 
 FEW, VERY_FEW, TOO_FEW = 10, 5, 3
@@ -66,9 +66,8 @@ def _named_alike(names: list[str]) -> Iterator[Finding]:
 
 def folder_findings(catalog: Catalog) -> Iterator[Finding]:
     """Find folders that are ignored, empty or without photos; nothing where the photos came from a table."""
-    for reason, count in sorted(catalog.ignored.items()):
-        if reason != "hidden files and folders":
-            yield Finding(EVERYTHING, "ignored", f"{reason}: {count:,}")
+    for told in passed_over({reason: count for reason, count in catalog.ignored.items() if reason != HIDDEN}):
+        yield Finding(EVERYTHING, "ignored", told)
     depth = catalog.class_depth
     if depth is None:
         return

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headstart.errors import counted, listed
+from headstart.evaluation.second_opinion import likely_right
 from headstart.photos.names import readable_names
 from headstart.report.figure import shortened
 from headstart.report.selection import ConfusedPair, confused_pairs
@@ -81,9 +82,12 @@ def _label_suspects(metrics: Json, tables: RunTables) -> Iterator[str]:
     suspects = issues.get("suspects", len(tables.label_issues))
     if suspects:
         examined = f" of {issues['photos']:,}" if "photos" in issues else ""
+        right = likely_right(issues.get("opinion"))
+        fewer = f" About {right:,} of them {'is' if right == 1 else 'are'} likely right after all." if right else ""
         yield (
             f"Check the labels of {counted(suspects, 'photo')}{examined} that may be wrong: look at them, write the "
             "right class into the last column of label_issues.csv, and train again with --labels label_issues.csv."
+            + fewer
         )
 
 

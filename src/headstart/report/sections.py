@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from headstart.errors import counted
+from headstart.evaluation.second_opinion import opinion_text
 from headstart.report.album import Album, Inlined
 from headstart.report.figure import shortened
 from headstart.report.inline_svg import inline_svg
@@ -51,8 +52,13 @@ def headline(metrics: Json) -> str:
     return told
 
 
-def asked(recipe: Json) -> list[tuple[str, str]]:
-    """List the choices of a recipe that matter most."""
+def asked(recipe: Json, grown: Json | None = None) -> list[tuple[str, str]]:
+    """List the choices of a recipe that matter most; of a grown run, first what it grew from and by."""
+    if grown:
+        # Its recipe holds what was made of these: a table of all photos, a network on disk, no budget.
+        given = ("photos", "weights", "budget")
+        from_old = [("earlier run", grown["from"]), ("new photos", grown.get("photos") or f"{grown['added']:,}")]
+        return [*from_old, *asked({name: value for name, value in recipe.items() if name not in given})]
     terms = {
         "photos": "photos",
         "backbone": "network",
@@ -166,6 +172,26 @@ def looks(selection: Selection, album: Album) -> list[tuple[str, list[Card]]]:
     found = [(title, cards(photos, album.heatmap)) for title, photos in parts]
     pictured = [(title, [card for card in every if card.picture]) for title, every in found]
     return [(title, every) for title, every in pictured if every]
+
+
+def suspects(metrics: Json, selection: Selection, album: Album) -> Json | None:
+    """Part the photos with contradicted labels into as many as may be wrong and the others, which may just be hard.
+
+    None where labels were not looked at, or there is nothing to show of them.
+    """
+    issues, shown = metrics.get("label_issues"), selection.suspects
+    # An older run says nothing of how many.
+    number = issues["suspects"] if issues else len(shown)
+    if not shown and (number or not issues):
+        return None
+    opinion = (issues or {}).get("opinion")
+    return {
+        "number": number,
+        "photos": issues["photos"] if issues else None,
+        "opinion": opinion_text(opinion) if opinion and number else "",
+        "wrong": cards(shown[:number], album.thumbnail),
+        "hard": cards(shown[number:], album.thumbnail),
+    }
 
 
 def calibration(metrics: Json) -> Json | None:
