@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -382,7 +382,7 @@ def predict(
     from headstart.classifier import load
     from headstart.console import Console
     from headstart.filing import Filing
-    from headstart.prediction import predict_to
+    from headstart.prediction import listed_paths, predict_to
 
     if bool(paths) == (watch is not None):
         raise HeadstartError("predict: expected photos, or --watch FOLDER.", "headstart predict CLASSIFIER photos")
@@ -400,11 +400,12 @@ def predict(
         return
     # Listed first, so that a mistake in them is told before any row and the bar knows its end; not so the paths on
     # standard input, of which there may be no end.
-    listing = (path for path in _listed_paths(paths or []) if not filing.holds(path))
+    listing = filing.left_to_do(listed_paths(paths or [], sys.stdin, filing.dealt_with))
     names = listing if "-" in (paths or []) else list(listing)
-    counts = predict_to(loaded, names, output, top_k, console, as_json, filing)
+    counts = predict_to(loaded, names, output, top_k, console, as_json, filing, filing.anything_there)
     filing.tell(console)
-    if counts.photos and counts.unreadable == counts.photos:
+    console.say(counts.told())
+    if counts.photos and counts.unreadable == counts.photos and not filing.anything_there():
         raise HeadstartError("none of the photos could be read; see the column error.", "Check the paths.")
 
 
@@ -438,7 +439,7 @@ def evaluate(
 
     _use_cache(cache)
     console = Console(quiet, sys.stderr if as_json else None)
-    metrics = run_evaluate(load(classifier, engine.value), photos, output, console)
+    metrics = run_evaluate(load(classifier, engine.value), photos, output, console, classifier)
     if as_json:
         print(json.dumps(metrics))
 
@@ -651,17 +652,6 @@ def _use_cache(folder: Path | None) -> None:
         from headstart.cache import ENVIRONMENT_VARIABLE, cache_folder
 
         os.environ[ENVIRONMENT_VARIABLE] = str(cache_folder(folder))
-
-
-def _listed_paths(arguments: list[str]) -> Iterator[str]:
-    """Yield the photos that arguments name; `-` stands for the lines of standard input."""
-    from headstart.prediction import expand_paths
-
-    for argument in arguments:
-        if argument == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        else:
-            yield from expand_paths(argument)
 
 
 def _version(show: bool) -> None:

@@ -17,7 +17,7 @@ from headstart.photos.datasets import read_photos
 from headstart.photos.decode import decode, read_bytes
 from headstart.photos.loading import ahead
 from headstart.photos.views import Pixels
-from headstart.run_folder import RunFolder, photos_of_run
+from headstart.run_folder import photos_of_run, run_beside
 
 # Enough to see a difference by; PyTorch alone takes seconds for them.
 MOST_PHOTOS = 500
@@ -83,8 +83,8 @@ def photos_to_compare(classifier: Classifier, folder: Path, given: str | None, c
     """
     if given is not None:
         return _given(classifier, given, console)
-    run = RunFolder(folder if RunFolder(folder).catalog.exists() else folder.parent)
-    if not (run.catalog.exists() and run.recipe.exists()):
+    run = run_beside(folder)
+    if run is None:
         return None
     try:
         table = photos_of_run(run, cache_folder(), console)
