@@ -99,6 +99,11 @@ def test_another_classifier_or_top_k_does_not_go_on_with_the_rows(classifier, ph
     assert len(list(tmp_path.glob(".out*.jsonl"))) == 1  # that of the first
 
 
+def test_a_name_with_a_nul_is_a_row_with_an_error(classifier, photos):
+    table = classifier.predict(["nul\0.jpg", photos / "ant" / "0.png"])
+    assert table["error"].tolist() == ["no such file: the name has a character that no name of a file can have", ""]
+
+
 def test_a_path_given_twice_has_two_rows(classifier, photos, tmp_path):
     path = str(photos / "ant" / "0.png")
     assert predict_to(classifier, [path, path], tmp_path / "out.csv", 1, Console(True)).photos == 2
