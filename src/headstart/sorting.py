@@ -96,7 +96,7 @@ class Sorter:
 
     def dealt_with(self, argument: str) -> bool:
         """Say whether an earlier command moved photos away that an argument names: a file, a folder or a pattern."""
-        wanted = os.path.abspath(argument)
+        wanted = str(Path(argument).absolute())  # as the log has it
         named = [wanted]
         if os.path.isdir(wanted):
             named = fnmatch.filter(self._begun, os.path.join(glob.escape(wanted), "*"))
@@ -106,9 +106,9 @@ class Sorter:
 
     def was_moved(self, source: str) -> bool:
         """Say whether an earlier command moved a photo away from a path; then it is counted as there already."""
-        source = os.path.abspath(source)
+        source = str(Path(source).absolute())
         begun = self._begun.get(source)
-        if begun is None or os.path.lexists(source) or not os.path.lexists(begun.target):
+        if begun is None or begun.action != "move" or os.path.lexists(source) or not os.path.lexists(begun.target):
             return False
         self.there.add(source)
         return True
