@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -33,6 +34,10 @@ def protocol_class(seconds: float) -> type[HttpToolsProtocol]:
         _unread: asyncio.TimerHandle | None = None
         _head_size = 0
 
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            self._asked: deque[Any] = deque()  # uvicorn's record of each request that is not answered
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > MAX_CONNECTIONS:
@@ -55,10 +60,18 @@ def protocol_class(seconds: float) -> type[HttpToolsProtocol]:
             self._stop_waiting()
             super().on_headers_complete()
             cast(dict[str, Any], self.cycle.scope)[CONNECTION] = self
+            while self._asked and self._asked[0].response_complete:
+                self._asked.popleft()
+            self._asked.append(self.cycle)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
             self._is_read()
+            for (
+                request
+            ) in self._asked:  # uvicorn tells the last one alone, and others would write to a closed connection
+                request.disconnected = not request.response_complete
+                request.message_event.set()
             super().connection_lost(exc)
             if self._leaving is not None:
                 self._leaving()
