@@ -67,9 +67,8 @@ def protocol_class(seconds: float) -> type[HttpToolsProtocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
             self._is_read()
-            for (
-                request
-            ) in self._asked:  # uvicorn tells the last one alone, and others would write to a closed connection
+            # Uvicorn tells the last one alone, and the one at work would write to a closed connection.
+            for request in self._asked:
                 request.disconnected = not request.response_complete
                 request.message_event.set()
             super().connection_lost(exc)
