@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def headstart(capsys, monkeypatch):
 
     def run(*arguments, input="") -> Result:
         monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(input)), "utf-8"))
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
@@ -254,6 +255,58 @@ def test_predict_prints_csv_or_json_lines(headstart, finished):
     assert [json.loads(line)["label"] for line in lines] == ["cat"] * 10
 
 
+def test_predict_reads_names_that_end_in_nuls(headstart, finished, tmp_path):
+    odd = tmp_path / "one\nname\r"
+    odd.write_bytes((finished[1] / "bee" / "0.png").read_bytes())
+    result = headstart("predict", finished[0], "-", "--json", input=f"{odd}\0{finished[1] / 'cat' / '0.png'}\0")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["path"], row["label"]) for row in rows] == [
+        (str(odd), "bee"),
+        (str(finished[1] / "cat" / "0.png"), "cat"),
+    ]
+    assert result.stderr.splitlines()[-1].startswith("2 photos: 2 accepted, 0 could not be read")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_names_that_no_file_can_have_are_rows_with_an_error(headstart, finished, tmp_path, suffix):
+    names = ["a" * 5000, "caf\udce9.jpg", str(finished[1] / "cat" / "0.png")]
+    output = tmp_path / f"out.{suffix}"
+    result = headstart("predict", finished[0], "-", "-o", output, input="\n".join(names))
+    assert result.returncode == 0
+    last = f"3 photos: 1 accepted, 2 could not be read; rows in {output}"
+    assert result.stderr.splitlines()[-1] == last
+    if suffix == "parquet":
+        table = pd.read_parquet(output)
+        assert table["path"].tolist() == [names[0], "caf\\udce9.jpg", names[2]]
+        assert table["error"].tolist() == ["cannot be read: File name too long", "no such file", ""]
+
+
+def test_predict_prints_names_that_are_no_text_as_they_are(finished, tmp_path):
+    command = [sys.executable, "-m", "headstart", "predict", str(finished[0]), "-"]
+    result = subprocess.run(command, input=b"caf\xe9.jpg\n", capture_output=True, check=False)
+    assert result.returncode == 2 and result.stdout.splitlines()[1].startswith(b"caf\xe9.jpg,"), result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_predict_of_no_names_writes_a_table_without_rows(headstart, finished, tmp_path, suffix):
+    output = tmp_path / f"out.{suffix}"
+    result = headstart("predict", finished[0], "-", "-o", output)
+    assert (result.returncode, result.stderr) == (0, f"No photos to classify; rows in {output}\n")
+    if suffix == "parquet":
+        assert pd.read_parquet(output).columns.tolist()[:3] == ["path", "label", "probability"]
+    else:
+        assert output.read_text().startswith("path,label,probability" if suffix == "csv" else "")
+
+
+def test_predict_ends_with_what_it_did_and_says_what_it_replaced(headstart, finished, tmp_path):
+    arguments = ["predict", finished[0], finished[1] / "cat", "-o", tmp_path / "out.csv"]
+    assert headstart(*arguments).stderr == f"10 photos: 10 accepted, 0 could not be read; rows in {tmp_path}/out.csv\n"
+    again = headstart(*arguments).stderr
+    assert again.endswith(f"rows in {tmp_path}/out.csv, in the place of an earlier file\n")
+    assert headstart(*arguments, "--quiet").stderr == ""
+
+
 def test_predict_of_nothing_readable_exits_with_2(headstart, finished, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     result = headstart("predict", finished[0], tmp_path / "broken.jpg")
@@ -272,9 +325,27 @@ def test_evaluate_measures_and_refuses_unknown_classes(headstart, finished, tmp_
     assert table["accepted"].sum() == metrics["accepted"]["accepted"]
     written = {path.name for path in (tmp_path / "measured").iterdir()}
     assert written == {"metrics.json", "predictions.csv", "problems.csv", "confusion.png"}
+    # 24 of the 30 taught the run or were chosen by, and the other 6 were its test photos.
+    assert metrics["learnt_from"] == 24
+    assert result.stderr.splitlines()[-1].startswith(
+        "warning: 24 of these 30 photos were training or validation photos"
+    )
     other = make_photos(tmp_path / "other", ("ant", "Bee"), 2)
     message = refused(headstart("evaluate", run, other))
     assert "has classes that the classifier does not know: 'Bee'; expected only 'ant', 'bee', 'cat'" in message
+
+
+def test_evaluate_on_photos_that_a_run_has_not_learnt_from_warns_of_nothing(headstart, finished, tmp_path):
+    run, photos = finished
+    catalog = pd.read_csv(run / "catalog.csv", dtype=str)
+    for path in catalog[catalog["split"] == "test"]["path"]:
+        (tmp_path / "test" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / path, tmp_path / "test" / path)
+    result = headstart("evaluate", run / "classifier", tmp_path / "test", "--json")
+    assert json.loads(result.stdout)["learnt_from"] == 0 and "warning" not in result.stderr
+    alone = shutil.copytree(run / "classifier", tmp_path / "alone" / "classifier")
+    result = headstart("evaluate", alone, photos, "--json")
+    assert json.loads(result.stdout)["learnt_from"] is None and "warning" not in result.stderr
 
 
 def test_show_draws_samples_and_views(headstart, photos, tmp_path, monkeypatch):

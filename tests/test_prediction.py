@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -70,11 +71,9 @@ def test_a_killed_command_goes_on_without_a_lost_or_doubled_row(finished, tmp_pa
     assert 0 < len(ledger.read_bytes().splitlines()) < 1200
     with ledger.open("a") as file:
         file.write('{"path": "torn')
-    again = subprocess.run(
-        command(finished[0], photos, "-o", output, "-q"), capture_output=True, text=True, check=False
-    )
+    again = subprocess.run(command(finished[0], photos, "-o", output), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert "going on where an interrupted command stopped: " in again.stderr
+    assert "Going on where an interrupted command stopped: " in again.stderr and "warning" not in again.stderr
     subprocess.run(command(finished[0], photos, "-o", whole, "-q"), check=True)
     read = {"csv": pd.read_csv, "jsonl": lambda path: pd.read_json(path, lines=True), "parquet": pd.read_parquet}[
         suffix
@@ -95,14 +94,34 @@ def test_another_classifier_or_top_k_does_not_go_on_with_the_rows(classifier, ph
     with pytest.raises(Stop):
         predict_to(classifier, listed(photos), tmp_path / "out.csv", 2, Console(True), afterwards=stop)
     counts = predict_to(classifier, listed(photos), tmp_path / "out.csv", 1, Console(True))
-    assert counts == Counts(13, 1)
+    assert counts == Counts(13, 1, 12)
     assert list(pd.read_csv(tmp_path / "out.csv").columns) == ["path", "label", "probability", "accepted", "error"]
     assert len(list(tmp_path.glob(".out*.jsonl"))) == 1  # that of the first
+
+
+def test_a_name_with_a_nul_is_a_row_with_an_error(classifier, photos):
+    table = classifier.predict(["nul\0.jpg", photos / "ant" / "0.png"])
+    assert table["error"].tolist() == ["no such file: the name has a character that no name of a file can have", ""]
 
 
 def test_a_path_given_twice_has_two_rows(classifier, photos, tmp_path):
     path = str(photos / "ant" / "0.png")
     assert predict_to(classifier, [path, path], tmp_path / "out.csv", 1, Console(True)).photos == 2
+
+
+def test_progress_is_told_photo_by_photo_before_the_first_rows_are_written(classifier, photos, tmp_path):
+    told = []
+
+    class Watched(Console):
+        @contextmanager
+        def progress(self, label, total, unit="photos"):
+            yield told.append
+
+    def written(rows):
+        assert told == [1] * 13
+
+    predict_to(classifier, listed(photos), tmp_path / "out.csv", 1, Watched(True), afterwards=written)
+    assert told == [1] * 13
 
 
 # Sorted
@@ -162,6 +181,31 @@ def test_copies_are_removed_only_where_their_photo_is_there(classifier, photos, 
     ]
     left = {copies[str(gone)], copies[str(changed)]}
     assert set(map(Path, listed(target))) == {*left, *map(sidecar_of, left), target / LOG}
+
+
+@pytest.mark.parametrize("option", ["--move-to", "--copy-to"])
+def test_sorting_again_has_nothing_to_do_and_says_so(finished, photos, tmp_path, option):
+    output, target = tmp_path / "out.csv", tmp_path / "sorted"
+
+    def sorted_again(*names) -> str:
+        arguments = command(finished[0], *(names or [photos]), "-o", output, option, target)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, input="\n".join(before))
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    before = listed(photos)
+    verb = "moved" if option == "--move-to" else "copied"
+    assert f"12 photos {verb} to {target}: " in sorted_again()
+    written, placed = output.read_bytes(), listed(target)
+    for names in ([photos], [f"{photos}/*/*.png"], ["-"], before):
+        error = sorted_again(*names)
+        assert f"0 photos {verb} to {target}, 12 there already\n" in error
+        assert listed(target) == placed
+        assert output.read_bytes() == written or option == "--copy-to"  # which classifies what it is given
+        end = f"{output} stays as it was" if option == "--move-to" else "in the place of an earlier file"
+        assert error.splitlines()[-1].endswith(end)
+    make_photo(5000, 1).save(photos / "bee" / "new.png")
+    assert f"1 photo {verb} to {target}, 12 there already: bee 1; undo with" in sorted_again()
 
 
 def test_a_kill_between_log_and_move_is_mended(classifier, photos, tmp_path):

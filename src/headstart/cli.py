@@ -6,7 +6,7 @@ import errno
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -51,14 +51,6 @@ app = typer.Typer(
 )
 
 
-class EngineChoice(str, Enum):
-    """What runs the frozen network."""
-
-    auto = "auto"
-    openvino = "openvino"
-    torch = "torch"
-
-
 class ExportFormat(str, Enum):
     """What a classifier is exported to."""
 
@@ -101,7 +93,7 @@ Cache = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-EngineOption = Annotated[EngineChoice, typer.Option(help="What runs the frozen network.")]
+EngineOption = Annotated[WantedEngine, typer.Option(help="What runs the frozen network.")]
 ARM_HELP = "A choice of this arm as NAME=VALUE, for example {}; may be repeated."
 PHOTOS_HELP = (
     "A folder with a folder per class, a CSV/TSV/Parquet table, or a dataset: digits, stanford-dogs, "
@@ -289,7 +281,7 @@ def predict(
     write_metadata: Annotated[
         bool, typer.Option("--write-metadata", help="Put each label into an XMP sidecar: PHOTO.xmp.")
     ] = False,
-    engine: EngineOption = EngineChoice.auto,
+    engine: EngineOption = "auto",
     cache: Cache = None,
     quiet: Quiet = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
@@ -301,13 +293,13 @@ def predict(
     from headstart.classifier import load
     from headstart.console import Console
     from headstart.filing import Filing
-    from headstart.prediction import predict_to
+    from headstart.prediction import listed_paths, predict_to
 
     if bool(paths) == (watch is not None):
         raise HeadstartError("predict: expected photos, or --watch FOLDER.", "headstart predict CLASSIFIER photos")
     _use_cache(cache)
     console = Console(quiet, sys.stderr)
-    loaded = load(classifier, engine.value)
+    loaded = load(classifier, engine)
     filing = Filing(loaded.class_names, move_to, copy_to, write_metadata)
     if watch is not None:
         from headstart.watching import stopped_by_signals
@@ -319,11 +311,12 @@ def predict(
         return
     # Listed first, so that a mistake in them is told before any row and the bar knows its end; not so the paths on
     # standard input, of which there may be no end.
-    listing = (path for path in _listed_paths(paths or []) if not filing.holds(path))
+    listing = filing.left_to_do(listed_paths(paths or [], sys.stdin, filing.dealt_with))
     names = listing if "-" in (paths or []) else list(listing)
-    counts = predict_to(loaded, names, output, top_k, console, as_json, filing)
+    counts = predict_to(loaded, names, output, top_k, console, as_json, filing, filing.anything_there)
     filing.tell(console)
-    if counts.photos and counts.unreadable == counts.photos:
+    console.say(counts.told())
+    if counts.photos and counts.unreadable == counts.photos and not filing.anything_there():
         raise HeadstartError("none of the photos could be read; see the column error.", "Check the paths.")
 
 
@@ -345,7 +338,7 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", help="A folder for metrics.json, predictions.csv, confusion.png."),
     ] = None,
-    engine: EngineOption = EngineChoice.auto,
+    engine: EngineOption = "auto",
     cache: Cache = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -357,7 +350,7 @@ def evaluate(
 
     _use_cache(cache)
     console = Console(quiet, sys.stderr if as_json else None)
-    metrics = run_evaluate(load(classifier, engine.value), photos, output, console)
+    metrics = run_evaluate(load(classifier, engine), photos, output, console, classifier)
     if as_json:
         print(json.dumps(metrics))
 
@@ -379,7 +372,7 @@ def serve(
     max_photos: Annotated[int, typer.Option(help="Of one request.")] = 64,
     receive_timeout: Annotated[float, typer.Option(help="For a request to arrive, in seconds.")] = 30,
     queue: Annotated[int, typer.Option(help="Photos that may wait for a classifier.")] = 256,
-    engine: EngineOption = EngineChoice.auto,
+    engine: EngineOption = "auto",
     log_requests: Annotated[bool, typer.Option("--log-requests", help="Print a line for each request.")] = False,
     cache: Cache = None,
     quiet: Quiet = False,
@@ -395,7 +388,7 @@ def serve(
     _use_cache(cache)
     limits = Limits(parse_size(max_body), max_pixels, max_photos, receive_timeout, queue)
     run_serve = serve_ready()
-    run_serve(classifiers, host, port, token, limits, engine.value, Console(quiet), log_requests)
+    run_serve(classifiers, host, port, token, limits, engine, Console(quiet), log_requests)
 
 
 @app.command()
@@ -568,17 +561,6 @@ def _use_cache(folder: Path | None) -> None:
         from headstart.cache import ENVIRONMENT_VARIABLE, cache_folder
 
         os.environ[ENVIRONMENT_VARIABLE] = str(cache_folder(folder))
-
-
-def _listed_paths(arguments: list[str]) -> Iterator[str]:
-    """Yield the photos that arguments name; `-` stands for the lines of standard input."""
-    from headstart.prediction import expand_paths
-
-    for argument in arguments:
-        if argument == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        else:
-            yield from expand_paths(argument)
 
 
 def _version(show: bool) -> None:

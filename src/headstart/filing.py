@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +46,20 @@ class Filing:
     def holds(self, path: str) -> bool:
         """Say whether a path lies in the folder that photos are sorted into: what is there is done."""
         return self.root is not None and Path(path).absolute().is_relative_to(self.root)
+
+    def dealt_with(self, argument: str) -> bool:
+        """Say whether an earlier command moved photos away that an argument of the command line names."""
+        return self._sorter is not None and self._sorter.dealt_with(argument)
+
+    def left_to_do(self, paths: Iterable[str]) -> Iterator[str]:
+        """Yield the paths whose photos were not put into the folder by an earlier command."""
+        for path in paths:
+            if not self.holds(path) and not (self._sorter is not None and self._sorter.was_moved(path)):
+                yield path
+
+    def anything_there(self) -> bool:
+        """Whether photos lie in the folder already, where an earlier command put them."""
+        return self._sorter is not None and bool(self._sorter.there)
 
     def tell(self, console: Console) -> None:
         """Say what was done."""

@@ -118,6 +118,15 @@ def finished_run(path: Path) -> RunFolder:
     return folder
 
 
+def run_beside(classifier: Path) -> RunFolder | None:
+    """Return the run folder that a classifier's folder lies in, or that it is; None where there is none any more."""
+    for path in (classifier, classifier.parent):
+        folder = RunFolder(path)
+        if folder.catalog.exists() and folder.recipe.exists():
+            return folder
+    return None
+
+
 def photos_of_run(folder: RunFolder, store: Path, console: Console) -> pd.DataFrame:
     """Return `catalog.csv` of a run with absolute paths, which need not be there any more.
 

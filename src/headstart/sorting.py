@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import fnmatch
+import glob
 import json
 import os
 import shlex
@@ -74,6 +76,8 @@ class Sorter:
         self._begun = {line.source: line for line in read_log(self._log)} if self._log.exists() else {}
         self.sorted: dict[str, Path] = {}
         self.counts: dict[str, int] = {}
+        # Photos that an earlier command put where they are, by their old paths.
+        self.there: set[str] = set()
 
     def __call__(self, rows: pd.DataFrame) -> None:
         """Sort the photos of some rows of predictions; where that was done already, nothing happens."""
@@ -87,16 +91,39 @@ class Sorter:
                 place = self._sort(Path(row["path"]).absolute(), folder, log)
                 if place is not None:
                     self.sorted[row["path"]] = place
-                    self.counts[folder] = self.counts.get(folder, 0) + 1
+                    if str(Path(row["path"]).absolute()) not in self.there:
+                        self.counts[folder] = self.counts.get(folder, 0) + 1
+
+    def dealt_with(self, argument: str) -> bool:
+        """Say whether an earlier command moved photos away that an argument names: a file, a folder or a pattern."""
+        wanted = str(Path(argument).absolute())  # as the log has it
+        named = [wanted]
+        if os.path.isdir(wanted):
+            named = fnmatch.filter(self._begun, os.path.join(glob.escape(wanted), "*"))
+        elif wanted not in self._begun and glob.escape(wanted) != wanted:
+            named = fnmatch.filter(self._begun, wanted)
+        return any([self.was_moved(source) for source in named])
+
+    def was_moved(self, source: str) -> bool:
+        """Say whether an earlier command moved a photo away from a path; then it is counted as there already."""
+        source = str(Path(source).absolute())
+        begun = self._begun.get(source)
+        if begun is None or begun.action != "move" or os.path.lexists(source) or not os.path.lexists(begun.target):
+            return False
+        self.there.add(source)
+        return True
 
     def _sort(self, source: Path, folder: str, log: TextIO) -> Path | None:
         begun = self._begun.get(str(source))
         if begun is not None and os.path.lexists(begun.target):
             if not source.exists():
+                self.there.add(str(source))
                 return Path(begun.target)
             if filecmp.cmp(source, begun.target, shallow=False):
                 if self._action == "move":
                     source.unlink()  # in its new place, and killed before it left the old one
+                else:
+                    self.there.add(str(source))
                 return Path(begun.target)
         if not source.exists():
             return None
@@ -113,10 +140,11 @@ class Sorter:
         counts = sorted(self.counts.items(), key=lambda item: -item[1])
         done = "moved" if self._action == "move" else "copied"
         total = f"{counted(sum(self.counts.values()), 'photo')} {done} to {self._root}"
+        there = f", {len(self.there):,} there already" if self.there else ""
         if not counts:
-            return total
+            return total + there
         where = listed([f"{folder} {count:,}" for folder, count in counts], 8)
-        return f"{total}: {where}; undo with: headstart undo {shlex.quote(str(self._root))}"
+        return f"{total}{there}: {where}; undo with: headstart undo {shlex.quote(str(self._root))}"
 
 
 def folder_name(label: str) -> str:

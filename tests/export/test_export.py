@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from headstart.export.formats import FORMATS
 from headstart.export.graph import Resize
 from headstart.export.handout import example
 from headstart.export.photos import photos_to_compare
+from headstart.export.silence import talk_held_back
 from headstart.photos.decode import decode
 from headstart.photos.views import Preprocessing, evaluation_view
 from making import make_photo, make_photos, small_classifier
@@ -95,6 +97,31 @@ def test_the_example_runs_by_itself_and_agrees(exported, finished, name):
     assert "headstart" not in (folder / "example.py").read_text()
 
 
+def test_the_example_ends_with_a_line_where_there_is_no_photo(exported, finished, tmp_path):
+    (tmp_path / "text.jpg").write_text("nothing")
+    whole = (finished[1] / "cat" / "1.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    program = exported["pt2"][1] / "example.py"
+    for arguments in ([tmp_path / "gone.jpg"], [tmp_path / "text.jpg"], [tmp_path / "half.png"], [tmp_path], []):
+        command = [sys.executable, "-I", str(program), *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        (line,) = result.stderr.splitlines()
+        assert (result.returncode, result.stdout) == (2, "")
+        assert line.startswith(f"{arguments[0]}: cannot be read: " if arguments else "usage: ")
+
+
+def test_a_run_that_was_not_refitted_has_not_learnt_from_its_validation_photos(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("refit = true", "refit = false"))
+    classifier = headstart.load(run, "torch")
+    for folder, expected in ((finished[0], True), (run, False)):
+        table = photos_to_compare(classifier, folder, None, Console(True))
+        assert table.of("validation", classifier).learnt_from is expected
+        assert table.of("train", classifier).learnt_from is True
+
+
 def test_what_was_measured_is_told(exported):
     for name in HERE:
         result, folder = exported[name]
@@ -104,7 +131,10 @@ def test_what_was_measured_is_told(exported):
         assert measured["bytes"] == sizes and measured["accuracy"] == 1.0 and measured["photos"] == 6
         assert measured["milliseconds"] > 0 and measured["photos_per_second"] > 0
         readme = (folder / "README.md").read_text()
-        assert f"{sizes / 1e6:.1f} MB" in readme and "6 validation photos" in readme
+        assert f"{sizes / 1e6:.1f} MB" in readme
+        # The run was refitted on its validation photos.
+        assert measured["learnt_from"] is True
+        assert "Accuracy on 6 validation photos, on which the classifier was fitted as well: it is for" in readme
         assert record["parity"]["difference"] == result.parity.difference
 
 
@@ -113,7 +143,8 @@ def test_int8_is_smaller_and_as_accurate(finished, exported, tmp_path, capsys, n
     result = export(finished[0], name, tmp_path / "int8", int8=True, max_drop=20)
     assert set(result.measured) == {"float32", "int8"}
     assert result.measured["int8"].bytes < 0.5 * result.measured["float32"].bytes
-    assert "points below float32" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "points below float32" in printed and printed.count("% of 6 photos that it was fitted on; ") == 2
     run = FORMATS[name].open(tmp_path / "int8" / FORMATS[name].files[0])
     assert run(np.zeros((2, 50, 70, 3), np.uint8))[0].shape == (2, 3)
     assert {path.name for path in (tmp_path / "int8").iterdir()} == {*FORMATS[name].files, *OTHERS}
@@ -192,6 +223,29 @@ def test_the_example_prepares_photos_as_the_classifier_does(policy, size, tmp_pa
     exif[0x0112] = 6
     photo.save(tmp_path / "turned.png", exif=exif)
     assert program["read_upright"](tmp_path / "turned.png").size == size[::-1]
+
+
+@pytest.mark.parametrize("name", [name for name in HERE if not FORMATS[name].whole])
+def test_exports_by_way_of_tensorflow_are_quiet(finished, tmp_path, name):
+    arguments = ["export", str(finished[0]), "--format", name, "-o", str(tmp_path / "new")]
+    command = [sys.executable, "-m", "headstart", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_talk_is_held_back_unless_something_fails(capfd):
+    with talk_held_back():
+        os.write(2, b"oneDNN custom operations are on")
+        print("W0000: no CUDA", file=sys.stderr)
+    assert capfd.readouterr().err == ""
+    with pytest.raises(RuntimeError, match="broken"), talk_held_back():
+        os.write(2, b"E0000: what it was\n")
+        raise RuntimeError("broken")
+    assert capfd.readouterr().err == "E0000: what it was\n"
+    with pytest.raises(HeadstartError), talk_held_back():
+        os.write(2, b"noise")
+        raise HeadstartError("told")
+    assert capfd.readouterr().err == ""
 
 
 # What is not handed over
@@ -285,6 +339,8 @@ def test_photos_may_be_given(finished, tmp_path):
     given = make_photos(tmp_path / "given", ("ant", "bee"), 5)
     result = export(alone, "pt2", tmp_path / "new", photos=str(given), quiet=True)
     assert result.parity.photos == 6 and result.measured["float32"].photos == 6
+    assert result.measured["float32"].learnt_from is None
+    assert "which may have been trained on: it is for comparing" in (tmp_path / "new" / "README.md").read_text()
     classifier = headstart.load(alone, "torch")
     table = photos_to_compare(classifier, alone, str(given), Console(True))
     assert len(table.of("train", classifier)) == 4
@@ -295,8 +351,6 @@ def test_photos_may_be_given(finished, tmp_path):
 
 
 def _alone(finished, tmp_path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(finished[0] / "classifier", tmp_path / "alone", dirs_exist_ok=True))
 
 

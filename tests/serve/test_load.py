@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -81,6 +83,24 @@ def test_a_client_that_leaves_while_it_sends(server):
         pass
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells what state a connection has")
+def test_a_client_that_does_not_read_is_let_go(server):
+    """Its answers fill every buffer: the server waits a second, then ends the connection."""
+    with server.connect() as connection:
+        ends = [f"{port:04X}" for port in (server.port, connection.getsockname()[1])]
+
+        def is_established() -> bool:
+            lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            return ["01"] == [line[3] for line in lines if [end.split(":")[1] for end in line[1:3]] == ends]
+
+        assert is_established()
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        until = time.monotonic() + 120
+        while is_established():
+            assert time.monotonic() < until
+    assert server.client.get("/healthz").status_code == 200
+
+
 def test_sixteen_clients_at_once_get_their_own_answers(guarded, finished):
     _, folder = finished
     names = {"ant": 0, "bee": 0, "cat": 0}
@@ -137,7 +157,8 @@ def test_what_is_said_on_start(server, guarded):
     assert "run: 3 classes, lite0, " in server.lines[0] and "other: 3 classes" in server.lines[1]
     limits = "4 photos and 1 MB a request, 26,000,000 pixels a photo, 1 s to send it, 4 photos waiting"
     assert server.lines[2].split(maxsplit=1)[1] == limits
-    assert "none" in server.lines[3] and re.search(r"http://127\.0\.0\.1:\d+ \(stop with Ctrl-C\)", server.lines[4])
+    assert server.lines[3] == "Token      none: programs of this computer alone may use it"
+    assert re.search(r"http://127\.0\.0\.1:\d+ \(stop with Ctrl-C\)", server.lines[4])
     assert "correct-horse" not in "".join(guarded.lines)
 
 

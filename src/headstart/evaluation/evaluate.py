@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from headstart.atomic import write_json, write_table
 from headstart.cache import cache_folder
@@ -17,9 +18,12 @@ from headstart.evaluation.metrics import accuracy_text, measure, prediction_tabl
 from headstart.evaluation.rejection import accepted_of, accepted_text
 from headstart.photos.catalog import problem_table
 from headstart.photos.datasets import read_photos
+from headstart.run_folder import run_beside
 
 
-def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, console: Console) -> dict[str, Any]:
+def evaluate(
+    classifier: Classifier, photos: str | Path, output: Path | None, console: Console, folder: Path | None = None
+) -> dict[str, Any]:
     """Measure a classifier on labelled photos, on their test split where they have one.
 
     Args:
@@ -27,10 +31,12 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
         photos: a folder with a folder per class, a table, or the name of a dataset; see `read_photos`.
         output: a folder to write metrics.json, predictions.csv, problems.csv and confusion.png into, if any.
         console: where to print.
+        folder: that the classifier was loaded from. Where its run lies there too, photos that it learnt from are told.
 
     Returns:
         The metrics of `measure`, with the number of photos that could not be read as `unreadable`, `calibration` as
         `calibration_error` returns it, and `accepted` as `accepted_of` does (None where the classifier accepts all).
+        `learnt_from` counts the photos that its run had as training or validation photos; None where that is not known.
 
     Raises:
         HeadstartError: when the photos have a class that the classifier does not know.
@@ -70,6 +76,7 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
     truth, probabilities = np.array(labels, np.int64), np.stack(rows)
     metrics = measure(truth, probabilities, classifier.class_names)
     metrics |= {"unreadable": len(problems), "calibration": calibration_error(probabilities, truth), "accepted": None}
+    metrics["learnt_from"] = _learnt_from(table[table["path"].isin(paths)], folder)
     further = {}
     if classifier.rejection is not None:
         further["accepted"] = np.array(accepted, bool)
@@ -89,6 +96,15 @@ def evaluate(classifier: Classifier, photos: str | Path, output: Path | None, co
     return metrics
 
 
+def _learnt_from(photos: pd.DataFrame, folder: Path | None) -> int | None:
+    """Count the photos that a classifier's run learnt from or chose by, by their files' contents."""
+    run = run_beside(folder) if folder is not None else None
+    if run is None:
+        return None
+    theirs = run.read_catalog()
+    return int(photos["digest"].isin(theirs[theirs["split"] != "test"]["digest"]).sum())
+
+
 def _tell(metrics: dict[str, Any], console: Console) -> None:
     console.say(
         f"Accuracy {accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}, log loss {metrics['log_loss']:.3f}"
@@ -96,3 +112,8 @@ def _tell(metrics: dict[str, Any], console: Console) -> None:
     console.say(f"Calibration error (ECE) {metrics['calibration']['ece']:.3f}")
     if metrics["accepted"] is not None:
         console.say(f"Accepted {accepted_text(metrics['accepted'])}")
+    if metrics["learnt_from"]:
+        console.warn(
+            f"{metrics['learnt_from']:,} of these {metrics['photos']:,} photos were training or validation photos of "
+            "this classifier: it knows them, and on new photos it is right less often than these numbers say."
+        )

@@ -11,6 +11,7 @@ from headstart.classifier import Classifier
 from headstart.evaluation.metrics import Bools, Probabilities
 from headstart.export.keras_model import keras_model, keras_ready
 from headstart.export.parity import Runtime
+from headstart.export.silence import talk_held_back
 from headstart.photos.views import Pixels
 
 
@@ -20,7 +21,7 @@ def write(classifier: Classifier, folder: Path) -> None:
     Raises:
         HeadstartError: when Keras is missing, and when the network is of a family that it has no layers for.
     """
-    with keras_ready() as keras:
+    with keras_ready() as keras, talk_held_back():
         keras_model(classifier.network, classifier.preprocessing, keras).save(folder / "model.keras")
 
 
@@ -30,7 +31,7 @@ def open_model(path: Path) -> Runtime:
     Raises:
         HeadstartError: when Keras is missing.
     """
-    with keras_ready() as keras:
+    with keras_ready() as keras, talk_held_back():
         model = keras.models.load_model(path)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from headstart.errors import HeadstartError
+from headstart.export.silence import talk_held_back
 from headstart.photos.views import Preprocessing
 
 Array = npt.NDArray[np.float32]
@@ -47,7 +48,8 @@ def keras_ready() -> Iterator[Any]:
         os.environ.setdefault("KERAS_BACKEND", "torch")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Keras imports TensorFlow where it is, which is talkative
     try:
-        import keras
+        with talk_held_back():
+            import keras
     except ImportError as error:
         raise HeadstartError(
             f"the export to Keras needs {error.name}, which is not installed.",

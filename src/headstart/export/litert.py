@@ -19,6 +19,7 @@ from headstart.errors import HeadstartError
 from headstart.evaluation.metrics import Bools, Probabilities
 from headstart.export import keras
 from headstart.export.parity import Runtime
+from headstart.export.silence import talk_held_back
 from headstart.photos.views import Pixels
 
 _CONVERSION = """\
@@ -68,9 +69,11 @@ def open_model(path: Path) -> Runtime:
         HeadstartError: when LiteRT is missing.
     """
     _ready("ai_edge_litert")
-    from ai_edge_litert.interpreter import Interpreter
+    with talk_held_back():
+        from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()  # which tells of the delegate that it takes
     (pixels_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(pixels: Pixels) -> tuple[Probabilities, Bools | None]:

@@ -17,7 +17,8 @@ from headstart.photos.datasets import read_photos
 from headstart.photos.decode import decode, read_bytes
 from headstart.photos.loading import ahead
 from headstart.photos.views import Pixels
-from headstart.run_folder import RunFolder, photos_of_run
+from headstart.recipe import Recipe
+from headstart.run_folder import photos_of_run, run_beside
 
 # Enough to see a difference by; PyTorch alone takes seconds for them.
 MOST_PHOTOS = 500
@@ -26,10 +27,14 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Labelled:
-    """Photos (each (height, width, 3) uint8 RGB, decoded as the classifier does) and their (n,) class indices."""
+    """Photos (each (height, width, 3) uint8 RGB, decoded as the classifier does) and their (n,) class indices.
+
+    `learnt_from` says whether the classifier was fitted on them; None where that is not known.
+    """
 
     photos: list[Pixels]
     labels: npt.NDArray[np.int64]
+    learnt_from: bool | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -37,10 +42,14 @@ class Labelled:
 
 @dataclass(frozen=True)
 class PhotoTable:
-    """Where photos lie (path, label, split) and what they are called."""
+    """Where photos lie (path, label, split), what they are called, and by which splits the classifier was fitted.
+
+    `learnt_from` is None where that is not known.
+    """
 
     table: pd.DataFrame
     told: str
+    learnt_from: tuple[str, ...] | None = None
 
     def of(self, split: str, classifier: Classifier, most: int = MOST_PHOTOS) -> Labelled:
         """Read at most so many photos of a split, drawn evenly; files that cannot be read are passed over."""
@@ -56,7 +65,8 @@ class PhotoTable:
             if pixels is not None:
                 photos.append(pixels)
                 labels.append(index[label])
-        return Labelled(photos, np.array(labels, np.int64))
+        learnt_from = None if self.learnt_from is None else split in self.learnt_from
+        return Labelled(photos, np.array(labels, np.int64), learnt_from)
 
 
 def _decoded(path: str, short_side: int) -> Pixels | None:
@@ -83,8 +93,8 @@ def photos_to_compare(classifier: Classifier, folder: Path, given: str | None, c
     """
     if given is not None:
         return _given(classifier, given, console)
-    run = RunFolder(folder if RunFolder(folder).catalog.exists() else folder.parent)
-    if not (run.catalog.exists() and run.recipe.exists()):
+    run = run_beside(folder)
+    if run is None:
         return None
     try:
         table = photos_of_run(run, cache_folder(), console)
@@ -93,7 +103,8 @@ def photos_to_compare(classifier: Classifier, folder: Path, given: str | None, c
     here = table[[Path(path).is_file() for path in table["path"]]]
     here = here[here["label"].isin(classifier.class_names)]
     both = {"train", "validation"} <= set(here["split"])
-    return PhotoTable(here, "validation photos") if both else None
+    learnt_from = ("train", "validation") if Recipe.read(run.recipe).refits else ("train",)
+    return PhotoTable(here, "validation photos", learnt_from) if both else None
 
 
 def _given(classifier: Classifier, given: str, console: Console) -> PhotoTable:

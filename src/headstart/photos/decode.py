@@ -73,6 +73,8 @@ def read_bytes(path: str | Path) -> bytes:
         raise PhotoError("is a folder", "folder") from None
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}", "unreadable") from None
+    except ValueError:  # a NUL, or what the file system's encoding has not
+        raise PhotoError("no such file: the name has a character that no name of a file can have", "missing") from None
     if not data:
         raise PhotoError("empty file", "empty")
     if os.path.splitext(path)[1].lower() in _RAW_SUFFIXES:

@@ -18,7 +18,8 @@ class Limits:
     """Limits of one server.
 
     `max_body` in bytes, `max_pixels` of one photo, `max_photos` of one request, `receive_timeout` in seconds from the
-    first byte of a request to its last, `queue` in photos of all requests that wait for one model.
+    first byte of a request to its last, and for a client to read what it was sent; `queue` in photos of all requests
+    that wait for one model.
     """
 
     max_body: int = 64 << 20

@@ -204,5 +204,6 @@ def _told(service: Service, listening: socket.socket, token: str | None) -> Iter
         f"Limits     {limits.max_photos} photos and {limits.max_body / (1 << 20):g} MB a request, "
         f"{limits.max_pixels:,} pixels a photo, {limits.receive_timeout:g} s to send it, {limits.queue} photos waiting"
     )
-    yield f"Token      {'wanted: Authorization: Bearer TOKEN' if token else 'none: everyone who reaches it may use it'}"
+    open_to = "programs of this computer alone" if _is_loopback(listening) else "everyone who reaches it"
+    yield f"Token      {'wanted: Authorization: Bearer TOKEN' if token else f'none: {open_to} may use it'}"
     yield f"Serving    http://{f'[{host}]' if ':' in host else host}:{port} (stop with Ctrl-C)"

@@ -149,7 +149,7 @@ def test_two_hundred_photos_stream_in_two_small_requests_at_a_time(open_page, tw
     expect(page.locator("#status")).to_have_text(end, timeout=120_000)
     found = rows(page)
     assert [name for name, *_ in found] == [path.name for path in paths]
-    told = [label.splitlines()[-1].removeprefix("nearest ") for _, label, *_ in found]
+    told = [label.splitlines()[-1].removeprefix("closest: ") for _, label, *_ in found]
     assert told == list(expected.label)
     assert [yes == "yes" for *_, yes in found] == list(expected.accepted)
     assert page.evaluate("window.shifts") == 0  # nothing moved when results came

@@ -12,14 +12,17 @@ from making import make_photo
 from serve.page.driving import choose, labels, rows, serving
 
 
-def test_none_of_these_comes_first_and_the_nearest_class_second(open_page, stranger, truth):
+def test_none_of_these_comes_first_then_the_closest_class_and_why(open_page, stranger, truth):
     page = open_page()
     choose(page, stranger)
     expect(page.locator("#status")).to_have_text("1 photo: 1 none of these.")
     (row,) = truth([stranger]).itertuples()
     assert labels(page) == ["None of these"]
     second = page.locator("#cards .second").inner_text()
-    assert (label := re.fullmatch(r"Nearest: (\w+), ([\d.]+)%", second)) and label[1] == row.label
+    assert (label := re.fullmatch(r"Closest: (\w+), ([\d.]+)%", second)) and label[1] == row.label
+    why = page.locator("#cards .note")
+    expect(why).to_have_text("Unlike the training photos, or unsure.")
+    assert why.evaluate("note => note.offsetHeight < 2 * parseFloat(getComputedStyle(note).fontSize)")  # on one line
     assert float(label[2]) == pytest.approx(100 * row.probability, abs=0.2)
 
 

@@ -3,11 +3,12 @@
 import { element, percent } from "./words.js";
 
 export const NONE = "None of these";
+export const WHY = "Unlike the training photos, or unsure."; // short: it has one line of a card
 
 /** Say a result in one line. */
 export function told(result) {
   const best = `${result.label}, ${percent(result.probability)}`;
-  return result.accepted === false ? `${NONE}; nearest ${best}` : best;
+  return result.accepted === false ? `${NONE} (closest: ${best})` : best;
 }
 
 /** Make the items of the `count` likeliest classes: empty ones, as room to come, where there is no result. */

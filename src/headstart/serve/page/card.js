@@ -1,7 +1,7 @@
 // One photo with what the model says of it.
 
 import { explain } from "./api.js";
-import { NONE, barsOf } from "./bars.js";
+import { NONE, WHY, barsOf } from "./bars.js";
 import { showWhenSeen } from "./previews.js";
 import { announce, element, percent } from "./words.js";
 
@@ -50,7 +50,7 @@ function showResult({ photo, shown, verdict, second, bars, reason, look }) {
     verdict.textContent = rejected ? NONE : result.label;
     verdict.classList.toggle("rejected", rejected);
     const share = percent(result.probability);
-    second.textContent = rejected ? `Nearest: ${result.label}, ${share}` : share;
+    second.textContent = rejected ? `Closest: ${result.label}, ${share}` : share;
   } else {
     verdict.textContent = !error ? "Waiting" : photo.isUnread ? "Not classified" : "Cannot be read";
     verdict.classList.add(error ? "severe" : "faint");
@@ -65,9 +65,9 @@ function showResult({ photo, shown, verdict, second, bars, reason, look }) {
 }
 
 function showPicture({ photo, image, instead, look, note }) {
-  const { map } = photo;
+  const { map, result } = photo;
   look.setAttribute("aria-pressed", String(Boolean(map)));
-  note.textContent = map ? "Bright: what speaks most for this class." : "";
+  note.textContent = map ? "Bright: what speaks most for this class." : result?.accepted === false ? WHY : "";
   instead.textContent = "";
   if (map) {
     image.src = map.url;

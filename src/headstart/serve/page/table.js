@@ -81,8 +81,8 @@ function fill(row, photo) {
   const rejected = result?.accepted === false;
   label.classList.toggle("severe", Boolean(error));
   if (rejected) {
-    const nearest = element("span", { className: "faint", textContent: `nearest ${result.label}` });
-    label.replaceChildren("none of these", nearest);
+    const closest = element("span", { className: "faint", textContent: `closest: ${result.label}` });
+    label.replaceChildren("none of these", closest);
   } else label.textContent = result?.label ?? error?.message ?? "";
   probability.textContent = result ? percent(result.probability) : "";
   accepted.textContent = !result || result.accepted === null ? "" : rejected ? "no" : "yes";
