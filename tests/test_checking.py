@@ -44,7 +44,7 @@ def test_good_photos_are_told_so(command, good, tmp_path):
     code, output, errors = command("photos", "--strict")
     assert (code, errors) == (0, "")
     lines = output.splitlines()
-    assert lines[0] == f"Photos      36 photos in 3 classes, 12 a class ({good})"
+    assert lines[0] == "Photos      36 photos in 3 classes, 12 a class (photos)"
     assert lines[1].startswith("Checked     36 photos in ")
     assert lines[2:] == ["", "Problems    none found", "Table       headstart-check/problems.csv"]
     assert (tmp_path / "headstart-check" / "problems.csv").read_text() == "path,problem,severity,detail,suggestion\n"

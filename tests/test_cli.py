@@ -198,7 +198,7 @@ def test_paths_are_told_as_they_were_given(headstart, photos, tmp_path, monkeypa
     files = ["--labels", "mended.csv", "--outsiders", "others"]
     result = headstart("train", "photos", "-o", "run", *SMALL, "--unfreeze", "0", *files)
     assert result.returncode == 0, result.stderr
-    assert "30 photos in 3 classes, 10 to 10 a class (photos)" in result.stdout
+    assert "30 photos in 3 classes, 10 a class (photos)" in result.stdout
     assert "0 labels corrected by mended.csv" in result.stdout
     assert result.stdout.endswith("Report      run/report.html\nClassifier  run/classifier\n")
     assert str(tmp_path) not in result.stdout + result.stderr

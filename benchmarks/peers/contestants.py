@@ -52,6 +52,7 @@ def prepare(environments: Path, name: str) -> None:
         _pip(folder, "-r", str(wanted), *([str(_REPOSITORY)] if name == HEADSTART else []))
         shutil.copyfile(wanted, done)
     if name == HEADSTART:
+        _pip(folder, str(_REPOSITORY))  # what it needs now
         _pip(folder, "--no-deps", "--force-reinstall", str(_REPOSITORY))
 
 
