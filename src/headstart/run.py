@@ -240,7 +240,7 @@ def _preprocessing(
     # Slower than 50 photos/s is seldom; below that number there is nothing to find out.
     if size is None and not recipe.from_scratch and len(catalog.photos) > 50 * EMBEDDING_SHARE * recipe.budget_seconds:
         embedder = _embedder(recipe, network, weights, preprocessing, catalog, store)
-        rate = embedder.speed(photos_of(catalog.photos.iloc[:128]))
+        rate = embedder.speed(photos_of(catalog.photos.iloc[:64]))
         size = same_for_all(size_in_time(usual, len(catalog.photos), rate, recipe.budget_seconds))
         if size < usual:
             console.say(f"Image size  {size} pixels: at {usual}, {rate:.0f} photos/s would take too long")

@@ -228,11 +228,13 @@ def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path)
 
     from headstart.atomic import folder_written_whole
 
-    example = torch.zeros(batch_size, 3, image_size, image_size)
-    with warnings.catch_warnings():
-        # OpenVINO traces with torch.jit, which PyTorch has deprecated, and traced shape checks warn.
+    example = torch.zeros(1, 3, image_size, image_size)
+    with warnings.catch_warnings(), torch.no_grad():
+        # OpenVINO reads traces of torch.jit, which PyTorch has deprecated, and traced shape checks warn.
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(network, example_input=example)
+        # Traced here without the check that a second trace is the same, which takes a second.
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        model = openvino.convert_model(traced, example_input=example)
     model.reshape([batch_size, 3, image_size, image_size])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
