@@ -32,9 +32,7 @@ def asked_recipe(photos: str | Path | None, recipe: Recipe | str | Path | None, 
         # A path is never the name of a dataset.
         named = isinstance(photos, Path) and is_dataset(str(photos))
         choices = {**choices, "photos": f"./{photos}" if named else str(photos)}
-    choices |= {
-        name: str(choices[name]) for name in ("weights", "labels", "outsiders") if choices.get(name) is not None
-    }
+    choices |= {name: str(choices[name]) for name in _FILES if choices.get(name) is not None}
     if isinstance(recipe, Recipe):
         asked = recipe.changed(**choices)
     elif recipe is not None:

@@ -586,8 +586,12 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
-    """Run the command line: user errors are told in a line or two, with exit code 2; Ctrl-C in one, with 130."""
-    from headstart.interruption import EXIT_CODE, end_interrupted
+    """Run the command line: user errors are told in a line or two, with exit code 2.
+
+    Raises:
+        KeyboardInterrupt: of Ctrl-C, which `headstart.__main__` tells, as it may come before this module is here.
+    """
+    from headstart.interruption import EXIT_CODE
     from headstart.training.process import let_idle_threads_sleep
 
     let_idle_threads_sleep()
@@ -615,7 +619,7 @@ def main() -> None:
             "Make room, or write elsewhere; what was done stays, and the same command goes on."
         )
     if code == EXIT_CODE:
-        end_interrupted()
+        raise KeyboardInterrupt
     sys.exit(code)
 
 
