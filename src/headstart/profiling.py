@@ -151,7 +151,7 @@ def _floors(
     epochs = [stage["epochs"] for stage in stages.values() if "epochs" in stage]  # of the steps, in their order
     steps = zip(recipe.plan.steps if recipe.plan else (), epochs, strict=False)
     tuned = [(boundary_of(network, step.unfreeze), len(data.photos["train"]), count) for step, count in steps]
-    refitted = [(kept.boundary, len(data.photos[LEARNING]), refit_epochs(kept.step.epochs))] if kept.step else []
+    refitted = [(kept.boundary, len(data.photos[LEARNING]), refit_epochs(kept.step))] if kept.step else []
     probe, measured = stages.get("probe", {}), len(data.photos["validation"]) + len(data.photos["test"])
 
     def training(parts: Sequence[Part], probing: int = 0) -> Floor:

@@ -73,7 +73,8 @@ Part = int | str
 class Step(BaseModel):
     """One step of fine-tuning: which part trains, in how many epochs, on how many stored views of each photo.
 
-    `seconds` is what its training was forecast to take.
+    `seconds` is what its training was forecast to take, `refit_epochs` how long it is refitted for: half as long unless
+    told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +83,7 @@ class Step(BaseModel):
     epochs: int = Field(ge=1, le=1000)
     num_views: int = Field(ge=1, le=64)
     seconds: float = Field(ge=0)
+    refit_epochs: int | None = Field(None, ge=1)
 
 
 class Plan(BaseModel):

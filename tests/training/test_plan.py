@@ -18,7 +18,7 @@ def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
 
 def needed(steps: list[Step], of: Costs) -> float:
     by_part = {rung.part: rung for rung in RUNGS}
-    return sum(of.seconds(step, by_part[step.unfreeze]) for step in steps) + module.REFIT_COST * steps[-1].seconds
+    return sum(of.seconds(step, by_part[step.unfreeze]) for step in steps) + module.refit_seconds(steps[-1])
 
 
 @pytest.mark.parametrize(("seconds", "parts"), [(5, []), (80, ["stage6"]), (250, ["stage6", "stage4"])])
@@ -36,6 +36,26 @@ def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
     without_end = choose_steps(RUNGS, costs(), math.inf, RECIPE)
     # 1,000 photos in batches of 16 are 63 updates an epoch; more than 16 epochs gain nothing.
     assert without_end[-1].epochs == 16 and without_end[0].epochs == 6
+
+
+def test_where_nothing_else_fits_the_refit_is_shorter():
+    (usual,) = choose_steps(RUNGS[:1], costs(), 100, RECIPE)
+    assert usual.refit_epochs is None and module.refit_epochs(usual) == round(usual.epochs / 2)
+    least = costs().step(RUNGS[0], module.EPOCHS_OF_LAST[0], 4)
+    (short,) = choose_steps(RUNGS, costs(), needed([least], costs()) - 1, RECIPE)
+    assert (short.epochs, short.refit_epochs) == (least.epochs, 1)
+    # Without a refit nothing can be saved on it, and epochs that were asked for are refitted as usual.
+    unfitted = Costs(1000, 200, 200, 500, 2000, 10**12, False)
+    alone = unfitted.seconds(least, RUNGS[0])
+    assert choose_steps(RUNGS, unfitted, alone - 1, RECIPE) == []
+    (asked,) = choose_steps(RUNGS[:1], costs(), 1, Recipe.make(photos="x", epochs=8))
+    assert (asked.epochs, asked.refit_epochs) == (8, None)
+
+
+def test_views_that_are_there_cost_the_probe_nothing():
+    assert costs().probe_seconds(1, 10) == pytest.approx(module.PROBE_SECONDS + module.SECONDS_PER_LOGIT * 12_000)
+    more = costs().probe_seconds(3, 10) - costs().probe_seconds(1, 10)
+    assert more == pytest.approx(2 * 1200 / 500 + 2 * module.SECONDS_PER_LOGIT * 12_000)
 
 
 def test_few_photos_get_more_epochs_because_updates_count():

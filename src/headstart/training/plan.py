@@ -21,20 +21,20 @@ from headstart.network.cut import boundary_of, suffix, units
 from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
 from headstart.training.finetuning import training_speed
-from headstart.training.stages import REFIT_SHARE, TrainingData, fine_tuning, part_text
+from headstart.training.stages import TrainingData, fine_tuning, part_text, refit_epochs
 
 # What fine-tuning may take of the disk, besides being no more than a third of what is free.
 STORED_BYTES = 10 * 10**9
 MOST_VIEWS = 8
-# What refitting takes, as a share of the last step: epochs on a fifth more photos.
-REFIT_COST = 1.2 * REFIT_SHARE
+# Refitting is on a fifth more photos. Where nothing else fits, it is a quarter as long as its step.
+REFIT_PHOTOS, SHORT_REFIT = 1.2, 0.25
 _SAMPLE = 64
 # With less than this there is no time to fine-tune, nor to measure how fast it would be.
 LEAST_SECONDS = 15.0
 # The probe gains from a plain and two augmented views (docs/experiments.md), if they take a small share of the time.
 PROBE_VIEWS, PROBE_SHARE = 3, 0.15
-# Of fitting and refitting the probe, for each view of a photo and each class (two cores).
-SECONDS_PER_LOGIT = 4e-6
+# Of fitting, judging and refitting the probe, and that for each view of a photo and each class (two cores).
+PROBE_SECONDS, SECONDS_PER_LOGIT = 3.0, 4e-6
 # Writing the classifier and the report; ranking suspect labels, and that for each photo and class (two cores).
 CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
@@ -69,12 +69,15 @@ class Costs:
     free_bytes: int
     refit: bool
 
-    def step(self, rung: Rung, epochs: int, num_views: int) -> Step:
+    def step(self, rung: Rung, epochs: int, num_views: int, short_refit: bool = False) -> Step:
         """Return a step with the seconds that its training should take."""
+        refit = max(1, round(SHORT_REFIT * epochs)) if short_refit else None
         seconds = self.train_photos * epochs / rung.photos_per_second
         # Validation is a forward pass: a third of a training step.
         seconds += self.validation_photos * (epochs + 4) / (3 * rung.photos_per_second)
-        return Step(unfreeze=rung.part, epochs=epochs, num_views=num_views, seconds=round(seconds, 1))
+        return Step(
+            unfreeze=rung.part, epochs=epochs, num_views=num_views, seconds=round(seconds, 1), refit_epochs=refit
+        )
 
     def seconds(self, step: Step, rung: Rung) -> float:
         """Return what a step takes in all: its views, its epochs, and the test photos at its depth."""
@@ -91,9 +94,10 @@ class Costs:
         return PROBE_VIEWS if seconds < PROBE_SHARE * seconds_left else 1
 
     def probe_seconds(self, num_views: int, num_classes: int) -> float:
-        """Return what the probe takes: its views, and passes over them for each strength of regularisation."""
-        viewed = num_views * (self.train_photos + self.validation_photos)
-        return viewed / self.embedded_per_second + SECONDS_PER_LOGIT * viewed * num_classes
+        """Return what the probe takes: views not embedded yet, passes over all for each strength, and judging it."""
+        photos = self.train_photos + self.validation_photos
+        fitting = PROBE_SECONDS + SECONDS_PER_LOGIT * num_views * photos * num_classes
+        return (num_views - 1) * photos / self.embedded_per_second + fitting
 
     def views(self, rung: Rung, epochs: int) -> int:
         """Return how many views to store: one for each epoch, as far as there is room; 0 where there is none."""
@@ -172,8 +176,13 @@ def closing_seconds(recipe: Recipe, data: TrainingData) -> float:
 def _needed(steps: Sequence[Step], rungs: Sequence[Rung], costs: Costs) -> float:
     """Return what steps take in all, with the refit of the last one."""
     by_part = {rung.part: rung for rung in rungs}
-    refit = REFIT_COST * steps[-1].seconds if steps and costs.refit else 0.0
+    refit = refit_seconds(steps[-1]) if steps and costs.refit else 0.0
     return sum(costs.seconds(step, by_part[step.unfreeze]) for step in steps) + refit
+
+
+def refit_seconds(step: Step) -> float:
+    """Return what refitting a step should take."""
+    return REFIT_PHOTOS * step.seconds * refit_epochs(step) / step.epochs
 
 
 def _measured(recipe: Recipe, data: TrainingData) -> Costs:
@@ -229,8 +238,13 @@ def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Re
 
 
 def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterator[list[Step]]:
-    """Yield the steps of a ladder with more and more epochs; nothing where their views find no room."""
-    for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0) if recipe.epochs is None else (0.0,):
+    """Yield the steps of a ladder with more and more epochs; nothing where their views find no room.
+
+    A single step that is as short as can be comes with a shorter refit first.
+    """
+    longer = [(share, False) for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)]
+    shortest = [(0.0, True)] if len(chosen) == 1 and costs.refit else []
+    for share, short_refit in [*shortest, *longer] if recipe.epochs is None else longer[:1]:
         steps = []
         for rung in chosen:
             least, most = _bounds(costs.train_photos / recipe.batch_size, rung is chosen[-1])
@@ -238,7 +252,7 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
             views = recipe.num_views or costs.views(rung, epochs)
             if not views:
                 return
-            steps.append(costs.step(rung, epochs, views))
+            steps.append(costs.step(rung, epochs, views, short_refit))
         yield steps
 
 
@@ -309,6 +323,6 @@ def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float
         return None
     ahead = sum(step.seconds for step in plan.steps[number:])
     if recipe.refits:
-        ahead += REFIT_COST * plan.steps[-1].seconds
+        ahead += refit_seconds(plan.steps[-1])
     left = recipe.budget_seconds - elapsed - plan.closing_seconds
     return max(1.0, left * plan.steps[number].seconds / ahead)

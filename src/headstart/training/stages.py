@@ -405,7 +405,7 @@ def _train_on(
     assert kept.step is not None  # noqa: S101
     trainable = suffix(network, kept.boundary, data.embedder.preprocessing, recipe.dropout_rate)
     settings = replace(
-        fine_tuning(recipe, refit_epochs(kept.step.epochs)),
+        fine_tuning(recipe, refit_epochs(kept.step)),
         learning_rate=REFIT_RATE * recipe.learning_rate,
         head_learning_rate=REFIT_RATE * recipe.head_learning_rate,
     )
@@ -416,6 +416,6 @@ def _train_on(
     load_state(trainable, end)
 
 
-def refit_epochs(epochs: int) -> int:
-    """Return how many epochs of refitting follow so many of fine-tuning."""
-    return max(1, round(REFIT_SHARE * epochs))
+def refit_epochs(step: Step) -> int:
+    """Return how many epochs of refitting follow a step."""
+    return step.refit_epochs or max(1, round(REFIT_SHARE * step.epochs))
