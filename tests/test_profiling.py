@@ -20,9 +20,12 @@ def test_ratio_is_seconds_over_floor():
 
 
 def test_training_takes_three_forward_passes_and_from_pixels_decoding():
-    multiply_adds = {0: 1000, 16: 100}.__getitem__
-    assert training_work([(16, 70, 3)], multiply_adds) == (3 * 2 * 100 * 70 * 3, 0)
-    assert training_work([(16, 70, 3), (0, 70, 2)], multiply_adds) == (126_000 + 840_000, 140)
+
+    def multiply_adds(boundary: int, image_size: int) -> int:
+        return {0: 1000, 16: 100}[boundary] * image_size // 224
+
+    assert training_work([(16, 224, 70, 3)], multiply_adds) == (3 * 2 * 100 * 70 * 3, 0)
+    assert training_work([(16, 224, 70, 3), (0, 112, 70, 2)], multiply_adds) == (126_000 + 420_000, 140)
 
 
 def test_every_stage_has_a_row_and_what_is_in_none_is_the_rest():

@@ -139,7 +139,7 @@ def _recipe(before: RunFolder, listing: Path) -> Recipe:
     plan, tuned = recipe.plan, metrics["kept"]["stage"] not in ("probe", "example head")
     if plan is None:
         raise HeadstartError(f"{before.path}: has no plan; it is of an older version.", "Train it again.")
-    size, views = plan.image_size, recipe.probe_views or plan.probe_views
+    size, views = metrics["kept"].get("image_size", plan.image_size), recipe.probe_views or plan.probe_views
     weights = str((before.classifier / "weights.safetensors").resolve()) if tuned else recipe.weights
     kept = recipe.model_dump(
         include={

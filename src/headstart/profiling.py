@@ -41,8 +41,8 @@ FLOORS = {
     "other": "none: building the network, reading its weights, splitting",
     "total": "the sum, but for decoding",
 }
-# Something trained: the boundary before it, photos, epochs.
-Part = tuple[int, int, int]
+# Something trained: the boundary before it, the photos' size in pixels, how many, epochs.
+Part = tuple[int, int, int, int]
 # A floor in seconds, and what it is of.
 Floor = tuple[float, str]
 
@@ -74,7 +74,7 @@ def profile_run(
 ) -> None:
     """Measure the floors of a finished run, and add `profile` to its metrics: a dictionary for each stage."""
     seconds, total = dict(watch.seconds), watch.elapsed
-    embedded = [done for done in data.embedder.passes if done.label not in SPLITS]
+    embedded = [done for seen in data.sizes for done in seen.embedder.passes if done.label not in SPLITS]
     if embedded:
         seconds["decoding"] = sum(done.decoding_seconds for done in embedded) / num_workers()
     found = _floors(folder, catalog, data, network, kept, recipe, metrics["stages"])
@@ -122,15 +122,17 @@ def profile_text(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def training_work(parts: Sequence[Part], multiply_adds: Callable[[int], int]) -> tuple[int, int]:
+def training_work(parts: Sequence[Part], multiply_adds: Callable[[int, int], int]) -> tuple[int, int]:
     """Return the floating-point operations of training, and the views decoded for it.
 
     Args:
-        parts: what was trained: boundary, photos, epochs.
-        multiply_adds: of a photo's forward pass from a boundary; the backward pass takes twice as many.
+        parts: what was trained: boundary, image size, photos, epochs.
+        multiply_adds: of a photo's forward pass from a boundary, by its size; the backward pass takes twice as many.
     """
-    operations = sum(3 * 2 * multiply_adds(boundary) * photos * epochs for boundary, photos, epochs in parts)
-    return operations, sum(photos * epochs for boundary, photos, epochs in parts if boundary == 0)
+    operations = sum(
+        3 * 2 * multiply_adds(boundary, size) * photos * epochs for boundary, size, photos, epochs in parts
+    )
+    return operations, sum(photos * epochs for boundary, _, photos, epochs in parts if boundary == 0)
 
 
 def _floors(
@@ -142,16 +144,22 @@ def _floors(
     recipe: Recipe,
     stages: dict[str, Any],
 ) -> dict[str, Floor]:
-    peaks = Peaks(data.embedder, [photo for split in SPLITS for photo in data.photos[split]], recipe.precision)
-    size = data.embedder.preprocessing.image_size
-    multiply_adds = cache(partial(suffix_multiply_adds, network, image_size=size))
-    embedded = [done for done in data.embedder.passes if done.label not in SPLITS]
-    evaluated = [done for done in data.embedder.passes if done.label in SPLITS]
-    views = sum(done.views for done in embedded)
+    every = [photo for split in SPLITS for photo in data.photos[split]]
+    by_size = [Peaks(seen.embedder, every, recipe.precision) for seen in data.sizes]
+    peaks = by_size[0]
+    multiply_adds = cache(partial(suffix_multiply_adds, network))
+    embedded = [[done for done in seen.embedder.passes if done.label not in SPLITS] for seen in data.sizes]
+    evaluated = [[done for done in seen.embedder.passes if done.label in SPLITS] for seen in data.sizes]
+    views = sum(done.views for passes in embedded for done in passes)
     epochs = [stage["epochs"] for stage in stages.values() if "epochs" in stage]  # of the steps, in their order
     steps = zip(recipe.plan.steps if recipe.plan else (), epochs, strict=False)
-    tuned = [(boundary_of(network, step.unfreeze), len(data.photos["train"]), count) for step, count in steps]
-    refitted = [(kept.boundary, len(data.photos[LEARNING]), refit_epochs(kept.step))] if kept.step else []
+    tuned = [
+        (boundary_of(network, step.unfreeze), data.at(step.image_size).image_size, len(data.photos["train"]), count)
+        for step, count in steps
+    ]
+    refitted = (
+        [(kept.boundary, kept.image_size, len(data.photos[LEARNING]), refit_epochs(kept.step))] if kept.step else []
+    )
     probe, measured = stages.get("probe", {}), len(data.photos["validation"]) + len(data.photos["test"])
 
     def training(parts: Sequence[Part], probing: int = 0) -> Floor:
@@ -161,16 +169,21 @@ def _floors(
         return _floor(seconds, (operations + probing) / 1e9, "GFLOP")
 
     photo_bytes = sum((catalog.root / name).stat().st_size for name in catalog.photos["path"])
-    forward, run_bytes = 2 * multiply_adds(kept.boundary) * measured, folder_bytes(folder)
+    forward, run_bytes = 2 * multiply_adds(kept.boundary, kept.image_size) * measured, folder_bytes(folder)
+    decoding = sum(here.decoding(passes) for here, passes in zip(by_size, embedded, strict=True))
+    embedding, testing = (
+        sum(here.embedding(passes) for here, passes in zip(by_size, done, strict=True))
+        for done in (embedded, evaluated)
+    )
     return {
         "scanning": _floor(photo_bytes / hashing_speed(), photo_bytes / 1e6, "MB"),
-        "decoding": _floor(peaks.decoding(embedded), views, "views"),
-        "embedding": _floor(peaks.embedding(embedded), views, "views"),
+        "decoding": _floor(decoding, views, "views"),
+        "embedding": _floor(embedding, views, "views"),
         "checking": _floor(len(catalog.photos) / peaks.decoding_speed((0,)), len(catalog.photos), "views"),
         "probing": training([], probe.get("operations", 0)),
         "fine-tuning": training(tuned),
         "refitting": training(refitted, probe.get("refit_operations", 0)),
-        "evaluation": (forward / peaks.training + peaks.embedding(evaluated), f"{measured:,} photos"),
+        "evaluation": (forward / peaks.training + testing, f"{measured:,} photos"),
         "writing": _floor(writing_seconds(folder.path, run_bytes), run_bytes / 1e6, "MB"),
     }
 

@@ -73,8 +73,8 @@ Part = int | str
 class Step(BaseModel):
     """One step of fine-tuning: which part trains, in how many epochs, on how many stored views of each photo.
 
-    `seconds` is what its training was forecast to take, `refit_epochs` how long it is refitted for: half as long unless
-    told.
+    `image_size` is that of the photos in pixels, where it is not the plan's; `seconds` are forecast for its training;
+    `refit_epochs` is how long it is refitted for, half as long unless told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +82,7 @@ class Step(BaseModel):
     unfreeze: Part
     epochs: int = Field(ge=1, le=1000)
     num_views: int = Field(ge=1, le=64)
+    image_size: int | None = Field(None, ge=32, le=1024)
     seconds: float = Field(ge=0)
     refit_epochs: int | None = Field(None, ge=1)
 

@@ -45,7 +45,7 @@ from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
 from headstart.training.plan import EMBEDDING_SHARE, plan_run, size_in_time, time_limit
 from headstart.training.stages import (
-    NOTHING_KEPT,
+    Kept,
     TrainingData,
     choose_class_weights,
     embed_for_head,
@@ -153,7 +153,7 @@ def train(
         folder.begin(recipe, catalog, found)
         history.begin(folder, recipe)
 
-        head, kept, stages = None, NOTHING_KEPT, dict[str, Any]()
+        head, kept, stages = None, Kept.untrained(data), dict[str, Any]()
         if not recipe.from_scratch:
             with watch.timing("embedding"), first_process_first():
                 embed_for_head(data, recipe, console)
@@ -161,14 +161,15 @@ def train(
                 head, kept, stages = fit_head(data, recipe, class_weights, history, console)
                 set_classifier(network, head)
         for number, step in enumerate(plan.steps):
+            seen = data.at(step.image_size)
             with watch.timing("embedding"), first_process_first():
-                embed_step(data, network, step, recipe, console)
+                embed_step(seen, network, step, recipe, console)
             limit = None if followed else time_limit(plan, number, recipe, watch.elapsed)
             with watch.timing("fine-tuning"):
                 tuned = tune_suffix(
-                    network, data, recipe, step, limit, class_weights, folder.checkpoints, history, console
+                    network, seen, recipe, step, kept, limit, class_weights, folder.checkpoints, history, console
                 )
-                before, kept = kept, keep(tuned, kept, data, recipe, console)
+                before, kept = kept, keep(tuned, kept, seen, recipe, console)
             stages |= tuned.stages
             if kept is before:
                 break
@@ -195,6 +196,7 @@ def train(
             "machine": machine(),
         }
         with watch.timing("writing"):
+            preprocessing = data.at(kept.image_size).embedder.preprocessing
             classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics)
             classifier.save(folder.classifier)
         if checks and not recipe.from_scratch:

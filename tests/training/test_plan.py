@@ -1,14 +1,18 @@
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import headstart
 from headstart import HeadstartError
+from headstart.network.backbones import Backbone
 from headstart.recipe import Plan, Recipe, Step
 from headstart.training import plan as module
-from headstart.training.plan import Costs, Rung, choose_steps, size_in_time, time_limit
+from headstart.training.plan import Costs, Rung, choose_steps, ladders_of, size_in_time, time_limit
 
-RUNGS = [Rung("stage6", 12, 150, 40_000), Rung("stage4", 6, 60, 60_000), Rung("all", 0, 30, 0)]
+RUNGS = [Rung("stage6", 12, 150, 500, 40_000), Rung("stage4", 6, 60, 500, 60_000), Rung("all", 0, 30, 500, 0)]
+LADDERS = [RUNGS[:3], RUNGS[:2], RUNGS[:1]]
 RECIPE = Recipe.make(photos="x")
 
 
@@ -23,17 +27,17 @@ def needed(steps: list[Step], of: Costs) -> float:
 
 @pytest.mark.parametrize(("seconds", "parts"), [(5, []), (80, ["stage6"]), (250, ["stage6", "stage4"])])
 def test_more_time_goes_deeper_and_no_plan_takes_longer_than_there_is(seconds, parts):
-    steps = choose_steps(RUNGS, costs(), seconds, RECIPE)
+    steps = choose_steps(LADDERS, costs(), seconds, RECIPE)
     assert [step.unfreeze for step in steps] == parts
     assert not steps or needed(steps, costs()) <= seconds
 
 
 def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
-    short, long = (choose_steps(RUNGS, costs(), seconds, RECIPE) for seconds in (400, 900))
+    short, long = (choose_steps(LADDERS, costs(), seconds, RECIPE) for seconds in (400, 900))
     assert [step.unfreeze for step in long] == ["stage6", "stage4", "all"]
     assert long[-1].epochs > long[0].epochs
     assert len(long) > len(short) or long[-1].epochs > short[-1].epochs
-    without_end = choose_steps(RUNGS, costs(), math.inf, RECIPE)
+    without_end = choose_steps(LADDERS, costs(), math.inf, RECIPE)
     # 1,000 photos in batches of 16 are 63 updates an epoch; more than 16 epochs gain nothing.
     assert without_end[-1].epochs == 16 and without_end[0].epochs == 6
 
@@ -59,18 +63,18 @@ def test_views_that_are_there_cost_the_probe_nothing():
 
 
 def test_few_photos_get_more_epochs_because_updates_count():
-    steps = choose_steps(RUNGS, costs(160), math.inf, RECIPE)
+    steps = choose_steps(LADDERS, costs(160), math.inf, RECIPE)
     assert steps[0].epochs == 12 and steps[-1].epochs == 50  # 120 and 500 updates of 16 photos
-    assert choose_steps(RUNGS, costs(20), math.inf, RECIPE)[-1].epochs == 60
+    assert choose_steps(LADDERS, costs(20), math.inf, RECIPE)[-1].epochs == 60
 
 
 def test_views_are_stored_as_far_as_there_is_room():
-    roomy = choose_steps(RUNGS, costs(), math.inf, RECIPE)
+    roomy = choose_steps(LADDERS, costs(), math.inf, RECIPE)
     assert [step.num_views for step in roomy] == [6, 6, 1]  # from pixels they are made anew
     # A third of the disk may be taken: 48 MB a view of 1,600 photos at stage4.
-    tight = choose_steps(RUNGS, costs(free_bytes=3 * 2 * 96_000_000), math.inf, RECIPE)
+    tight = choose_steps(LADDERS, costs(free_bytes=3 * 2 * 96_000_000), math.inf, RECIPE)
     assert [step.num_views for step in tight] == [3, 2, 1]
-    none = choose_steps(RUNGS[:1], costs(free_bytes=1000), math.inf, RECIPE)
+    none = choose_steps([RUNGS[:1]], costs(free_bytes=1000), math.inf, RECIPE)
     assert none == []
 
 
@@ -78,9 +82,9 @@ def test_a_depth_that_was_asked_for_and_finds_no_room_is_an_error():
     given = Recipe.make(photos="x", unfreeze="stage4")
     told = "--unfreeze stage4: its activations take 0.1 GB a view; of 0.2 GB free, 0.1 GB may be used."
     with pytest.raises(HeadstartError) as error:
-        choose_steps(RUNGS[1:2], costs(free_bytes=2 * 10**8), math.inf, given)
+        choose_steps([RUNGS[1:2]], costs(free_bytes=2 * 10**8), math.inf, given)
     assert str(error.value).startswith(told) and "or `all`, which stores nothing" in str(error.value)
-    assert [step.num_views for step in choose_steps(RUNGS[2:], costs(free_bytes=0), math.inf, given)] == [1]
+    assert [step.num_views for step in choose_steps([RUNGS[2:]], costs(free_bytes=0), math.inf, given)] == [1]
 
 
 def test_a_full_disk_is_told_as_the_reason_for_no_fine_tuning(photos, tmp_path, capsys, monkeypatch):
@@ -91,12 +95,62 @@ def test_a_full_disk_is_told_as_the_reason_for_no_fine_tuning(photos, tmp_path, 
 
 def test_what_is_given_is_kept_however_long_it_takes():
     given = Recipe.make(photos="x", unfreeze="stage4", epochs=7, num_views=3)
-    (step,) = choose_steps(RUNGS[1:2], costs(), 1.0, given)
+    (step,) = choose_steps([RUNGS[1:2]], costs(), 1.0, given)
     assert (step.unfreeze, step.epochs, step.num_views) == ("stage4", 7, 3)
     assert step.seconds == pytest.approx(7 * 1000 / 60 + 11 * 200 / 180, abs=0.1)
     depth_alone = Recipe.make(photos="x", unfreeze="stage4")
-    short, long = (choose_steps(RUNGS[1:2], costs(), seconds, depth_alone) for seconds in (1, 400))
+    short, long = (choose_steps([RUNGS[1:2]], costs(), seconds, depth_alone) for seconds in (1, 400))
     assert short[0].epochs == 4 and long[0].epochs > 5
+
+
+def sizes_and_depths(recipe: Recipe, rungs: list[Rung] = RUNGS, own_size: int = 256) -> list[tuple[int | None, str]]:
+    ladders = ladders_of(rungs, own_size, costs(), recipe)
+    assert all(len({rung.image_size for rung in ladder}) == 1 for ladder in ladders)
+    return [(ladder[-1].image_size, ladder[-1].part) for ladder in ladders]
+
+
+def test_smaller_photos_come_before_less_depth():
+    names = ["all", "stage4", "stage6"]
+    assert sizes_and_depths(RECIPE) == [(size, name) for name in names for size in (None, 160)]
+    # What was asked for stays as it is, and so does what is small already.
+    for asked in ({"image_size": 256}, {"epochs": 5}, {"head": "example"}):
+        assert sizes_and_depths(Recipe.make(photos="x", **asked)) == [(None, name) for name in names]
+    assert sizes_and_depths(RECIPE, own_size=128) == [(None, name) for name in names]
+    assert sizes_and_depths(Recipe.make(photos="x", unfreeze="all"), RUNGS[2:]) == [(None, "all"), (160, "all")]
+
+
+def test_smaller_photos_make_a_step_fit_that_would_not():
+    own, smaller = ladders_of(RUNGS[:1], 256, costs(), RECIPE)
+    assert smaller[0].photos_per_second > 2 * own[0].photos_per_second
+    assert 1.5 < smaller[0].embedded_per_second / own[0].embedded_per_second < 256**2 / 160**2  # decoding takes as long
+    assert smaller[0].row_bytes == math.ceil(own[0].row_bytes * 160**2 / 256**2)
+    seconds = needed([costs().step(own[0], 4, 4)], costs()) - 5
+    (step,) = choose_steps([own, smaller], costs(), seconds, RECIPE)
+    assert (step.unfreeze, step.image_size) == ("stage6", 160)
+    (step,) = choose_steps([own, smaller], costs(), 10 * seconds, RECIPE)
+    assert step.image_size is None
+
+
+def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Backbone, "transfer_size", 96)
+    monkeypatch.setattr(module, "SMALLEST_IMAGE", 64)
+    choose = module.choose_steps
+    monkeypatch.setattr(module, "choose_steps", lambda ladders, *others: choose([ladders[-1]], *others))
+    monkeypatch.setattr(module, "EPOCHS_OF_LAST", (2, 2))
+    monkeypatch.setattr(module, "UPDATES_OF_LAST", (2, 2))
+    run = headstart.train(photos, tmp_path / "run", budget="1h", keep="last", cache=tmp_path / "cache", profile=True)
+    told = capsys.readouterr().out
+    assert "1. stage6 and what follows, at 64 pixels: 2 epochs" in told
+    assert "at 96 pixels these steps would take too long" in told
+    kept = run.metrics["kept"]
+    assert (kept["stage"], kept["image_size"]) == ("fine-tuning stage6", 64)
+    assert run.classifier.preprocessing.image_size == 64
+    assert {row["stage"]: row["floor"] for row in run.metrics["profile"]}["fine-tuning"] > 0
+    # What the run measured at that size is what the classifier does.
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
+    stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
+    assert np.abs(probabilities - stored).max() < 0.01
 
 
 def test_steps_share_the_time_that_is_left():

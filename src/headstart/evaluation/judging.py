@@ -27,17 +27,13 @@ from headstart.evaluation.rejection import (
     distances_to,
     fit_rejection,
 )
-from headstart.network.backbones import Normalise
-from headstart.network.cut import last_boundary, pooled
 from headstart.training.embedding import Photo
-from headstart.training.finetuning import suffix_outputs
 from headstart.training.hardware import first_process_first
 from headstart.training.probe import Floats, LinearHead
-from headstart.training.stages import Kept, TrainingData
+from headstart.training.stages import Kept, TrainingData, pooled_features
 
 # Before anything is seen, a temperature is taken to be within a factor of 1.6 of 1, two times of three.
 TEMPERATURE_SPREAD = 0.5
-_ROWS_AT_ONCE = 512
 # Training photos of each class that its direction is the mean of; fewer where each is computed from its pixels.
 _OF_A_CLASS, _OF_A_CLASS_FROM_PIXELS = 100, 20
 
@@ -57,21 +53,15 @@ class Judgement:
     accepted: dict[str, Any]
 
 
-def pooled_features(
+def embedded_features(
     network: nn.Module, kept: Kept, data: TrainingData, photos: list[Photo], console: Console, what: str
 ) -> Iterator[Floats]:
     """Yield the (n, num_features) pooled features of photos in turn, from the store as far as it goes."""
-    boundary = kept.boundary
-    if boundary:
+    seen = data.at(kept.image_size)
+    if kept.boundary:
         with first_process_first():
-            data.embedder.embed(photos, range(1), (boundary,), console, what)
-    rows = data.embedder.rows(photos, 0, boundary)
-    if boundary == last_boundary(network):
-        for start in range(0, len(photos), _ROWS_AT_ONCE):
-            yield rows.take(slice(start, start + _ROWS_AT_ONCE)).astype(np.float32)
-    else:
-        normalised = (Normalise(data.embedder.preprocessing),) if boundary == 0 else ()
-        yield from suffix_outputs(nn.Sequential(*normalised, *pooled(network, boundary)), rows)
+            seen.embedder.embed(photos, range(1), (kept.boundary,), console, what)
+    yield from pooled_features(network, kept.boundary, seen, photos)
 
 
 def logits_and_distances(
@@ -81,7 +71,7 @@ def logits_and_distances(
     classifier = network.get_submodule("classifier")
     weight, bias = (classifier.get_parameter(name).detach().cpu().numpy() for name in ("weight", "bias"))
     logits, distances = [], []
-    for features in pooled_features(network, kept, data, data.photos[split], console, split):
+    for features in embedded_features(network, kept, data, data.photos[split], console, split):
         logits.append(features @ weight.T + bias)
         distances.append(distances_to(directions, features))
     return np.concatenate(logits), np.concatenate(distances)
@@ -218,5 +208,5 @@ def typical_directions(network: nn.Module, kept: Kept, data: TrainingData, conso
     rank = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
     chosen = np.sort(order[rank < (_OF_A_CLASS if kept.boundary else _OF_A_CLASS_FROM_PIXELS)])
     photos = [data.photos["train"][row] for row in chosen]
-    features = pooled_features(network, kept, data, photos, console, "train")
+    features = embedded_features(network, kept, data, photos, console, "train")
     return class_directions(features, labels[chosen], len(data.class_names))

@@ -91,6 +91,7 @@ class Embedder:
         cache: Path,
     ) -> None:
         self._root = root
+        self._identity = identity
         self.preprocessing = preprocessing
         self._augmentation: Augmentation = augmentation
         self._seed = seed
@@ -109,6 +110,13 @@ class Embedder:
             "versions": [DECODER_VERSION, VIEWS_VERSION],
         }
         self.features_boundary = last_boundary(network)
+
+    def at(self, image_size: int) -> Embedder:
+        """Return one of the same frozen network that sees photos at another size; this one gives up its engine."""
+        self._open = None
+        preprocessing = self.preprocessing.model_copy(update={"image_size": image_size})
+        kept = self._augmentation, self._seed, self.choice, self.cache
+        return Embedder(self._root, self._network, self._identity, preprocessing, *kept)
 
     def embed(
         self, photos: Sequence[Photo], views: range, boundaries: Sequence[int], console: Console, label: str

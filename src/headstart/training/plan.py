@@ -42,6 +42,8 @@ CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
 EPOCHS_OF_LAST, UPDATES_OF_LAST = (4, 16), (90, 500)
 MOST_EPOCHS = 60
+# Where time is short, fine-tuning sees photos of this share of the run's image size (docs/experiments.md).
+TUNING_SHARE = 5 / 8
 # What embedding the photos once may take of the budget, before they are made smaller.
 EMBEDDING_SHARE = 0.4
 SMALLEST_IMAGE = 128
@@ -49,12 +51,33 @@ SMALLEST_IMAGE = 128
 
 @dataclass(frozen=True)
 class Rung:
-    """A depth to fine-tune at: photos/s of training, and bytes that a stored view of a photo takes."""
+    """A depth to fine-tune at: photos/s of training and embedding, and bytes that a stored view of a photo takes.
+
+    `image_size` is that of the photos, in pixels, where it is not the run's.
+    """
 
     part: Part
     boundary: int
     photos_per_second: float
+    embedded_per_second: float
     row_bytes: int
+    image_size: int | None = None
+
+    def at(self, image_size: int, own_size: int, decoded_per_second: float) -> Rung:
+        """Return the same depth on smaller photos, by the number of their pixels."""
+        if image_size == own_size:
+            return self
+        share = (image_size / own_size) ** 2
+        decoding = 1 / decoded_per_second  # which takes as long
+        return Rung(
+            self.part,
+            self.boundary,
+            # A little less than by the pixels: the smaller, the more of the time is not the convolutions'.
+            self.photos_per_second / share**0.9,
+            1 / (decoding + max(0.0, 1 / self.embedded_per_second - decoding) * share),
+            math.ceil(self.row_bytes * share),
+            image_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -76,16 +99,21 @@ class Costs:
         # Validation is a forward pass: a third of a training step.
         seconds += self.validation_photos * (epochs + 4) / (3 * rung.photos_per_second)
         return Step(
-            unfreeze=rung.part, epochs=epochs, num_views=num_views, seconds=round(seconds, 1), refit_epochs=refit
+            unfreeze=rung.part,
+            epochs=epochs,
+            num_views=num_views,
+            image_size=rung.image_size,
+            seconds=round(seconds, 1),
+            refit_epochs=refit,
         )
 
     def seconds(self, step: Step, rung: Rung) -> float:
         """Return what a step takes in all: its views, its epochs, and the test photos at its depth."""
         viewed = self.train_photos + (self.validation_photos if self.refit else 0)
-        reading = (viewed * step.num_views + self.validation_photos) / self.embedded_per_second
+        reading = (viewed * step.num_views + self.validation_photos) / rung.embedded_per_second
         if rung.boundary == 0:
             reading = (self.train_photos * step.epochs) / self.decoded_per_second
-        testing = self.test_photos * (1 / self.embedded_per_second + 1 / (3 * rung.photos_per_second))
+        testing = self.test_photos * (1 / rung.embedded_per_second + 1 / (3 * rung.photos_per_second))
         return step.seconds + reading + testing
 
     def probe_views(self, seconds_left: float) -> int:
@@ -142,11 +170,13 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         spoken_for += costs.probe_seconds(probe_views, len(data.class_names))
     rungs: list[Rung] = []
     steps: list[Step] = []
+    ladders: list[list[Rung]] = []
     depths = ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,)
     for part in depths if recipe.unfreeze != 0 else ():
-        rungs.append(_rung(part, recipe, network, data))
+        rungs.append(_rung(part, recipe, network, data, costs.embedded_per_second))
+        ladders = ladders_of(rungs, size, costs, recipe)
         left = recipe.budget_seconds - (time.perf_counter() - started)
-        steps = choose_steps(rungs, costs, left - spoken_for, recipe)
+        steps = choose_steps(ladders, costs, left - spoken_for, recipe)
         if not steps or steps[-1].unfreeze != part:
             break  # deeper ones cost more still
     if not steps and recipe.probe_views is None and not recipe.from_scratch:
@@ -158,10 +188,10 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         image_size=size,
         probe_views=probe_views,
         steps=tuple(steps),
-        seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, rungs, costs), 1),
+        seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, ladders, costs), 1),
         closing_seconds=closing,
     )
-    _tell(plan, rungs, costs, seconds_left, recipe, console)
+    _tell(plan, rungs, ladders, costs, seconds_left, recipe, console)
     return plan
 
 
@@ -173,11 +203,15 @@ def closing_seconds(recipe: Recipe, data: TrainingData) -> float:
     return round(CLOSING_SECONDS + RANKING_SECONDS + RANKING_SECONDS_PER_LOGIT * logits, 1)
 
 
-def _needed(steps: Sequence[Step], rungs: Sequence[Rung], costs: Costs) -> float:
+def _needed(steps: Sequence[Step], ladders: Sequence[Sequence[Rung]], costs: Costs) -> float:
     """Return what steps take in all, with the refit of the last one."""
-    by_part = {rung.part: rung for rung in rungs}
     refit = refit_seconds(steps[-1]) if steps and costs.refit else 0.0
-    return sum(costs.seconds(step, by_part[step.unfreeze]) for step in steps) + refit
+    return sum(costs.seconds(step, _rung_of(step, ladders)) for step in steps) + refit
+
+
+def _rung_of(step: Step, ladders: Sequence[Sequence[Rung]]) -> Rung:
+    wanted = step.unfreeze, step.image_size
+    return next(rung for rungs in ladders for rung in rungs if (rung.part, rung.image_size) == wanted)
 
 
 def refit_seconds(step: Step) -> float:
@@ -204,11 +238,32 @@ def ladder(network: nn.Module) -> tuple[Part, ...]:
     return f"stage{len(stages) - 1}", f"stage{len(stages) - 3}", "all"
 
 
-def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Recipe) -> list[Step]:
-    """Choose the steps: the deepest ladder that fits, with as many epochs as fit.
+def ladders_of(rungs: Sequence[Rung], own_size: int, costs: Costs, recipe: Recipe) -> list[list[Rung]]:
+    """Return the ladders that the rungs make, the best first: deeper before others, then larger photos before smaller.
 
     Args:
-        rungs: from the last stages towards the pixels.
+        rungs: from the last stages towards the pixels, on photos of the run's size.
+        own_size: that size, in pixels.
+        costs: what steps cost.
+        recipe: a depth that it gives is the only one; an image size or epochs that it gives rule out smaller photos.
+    """
+    smaller = max(SMALLEST_IMAGE, round(TUNING_SHARE * own_size / 32) * 32)
+    given = recipe.image_size is not None or recipe.epochs is not None
+    fixed = given or recipe.from_scratch or recipe.head != "probe" or smaller >= own_size
+    sizes = (own_size,) if fixed else (own_size, smaller)
+    depths = range(len(rungs), 0, -1) if recipe.unfreeze is None else (1,)
+    return [
+        [rung.at(image_size, own_size, costs.decoded_per_second) for rung in rungs[:depth]]
+        for depth in depths
+        for image_size in sizes
+    ]
+
+
+def choose_steps(ladders: Sequence[Sequence[Rung]], costs: Costs, seconds: float, recipe: Recipe) -> list[Step]:
+    """Choose the steps: those of the first ladder that fits, with as many epochs as fit.
+
+    Args:
+        ladders: the best first; each from the last stages towards the pixels.
         costs: what steps cost.
         seconds: the time for them.
         recipe: its epochs and views, where given, are kept; what is asked for is done, however long it takes.
@@ -216,22 +271,22 @@ def choose_steps(rungs: Sequence[Rung], costs: Costs, seconds: float, recipe: Re
     Raises:
         HeadstartError: when a depth was asked for whose activations find no room on the disk.
     """
-    ladders = [rungs[:last] for last in range(len(rungs), 0, -1)] if recipe.unfreeze is None else [rungs]
     shortest: list[Step] = []
     for chosen in ladders:
         best: list[Step] = []
         for steps in _ever_longer(chosen, costs, recipe):
-            shortest = steps
-            if _needed(steps, chosen, costs) > seconds:
+            if recipe.unfreeze is None or not shortest:
+                shortest = steps
+            if _needed(steps, [chosen], costs) > seconds:
                 break
             best = steps
         if best:
             return best
     if recipe.unfreeze is not None and not shortest:
+        room = min(STORED_BYTES, costs.free_bytes // 3)
         raise HeadstartError(
-            f"--unfreeze {recipe.unfreeze}: its activations take {costs.view_bytes(rungs[0]) / 1e9:.1f} GB a view; "
-            f"of {costs.free_bytes / 1e9:.1f} GB free, {min(STORED_BYTES, costs.free_bytes // 3) / 1e9:.1f} GB may be "
-            "used.",
+            f"--unfreeze {recipe.unfreeze}: its activations take {costs.view_bytes(ladders[-1][0]) / 1e9:.1f} GB a "
+            f"view; of {costs.free_bytes / 1e9:.1f} GB free, {room / 1e9:.1f} GB may be used.",
             "Make room, choose another disk with --cache, a part nearer the end, or `all`, which stores nothing.",
         )
     return shortest if recipe.unfreeze is not None or recipe.epochs is not None else []
@@ -264,18 +319,23 @@ def _bounds(updates_per_epoch: float, deepest: bool) -> tuple[int, int]:
     return min(least, MOST_EPOCHS), min(most, MOST_EPOCHS)
 
 
-def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData) -> Rung:
+def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData, embedded_per_second: float) -> Rung:
     boundary = boundary_of(network, part)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     shape = data.embedder.row_shape(boundary)
     speed = training_speed(trainable, shape, fine_tuning(recipe, epochs=1))
-    return Rung(part, boundary, speed, 2 * math.prod(shape) if boundary else 0)
+    return Rung(part, boundary, speed, embedded_per_second, 2 * math.prod(shape) if boundary else 0)
 
 
 def _tell(
-    plan: Plan, rungs: Sequence[Rung], costs: Costs, seconds_left: float, recipe: Recipe, console: Console
+    plan: Plan,
+    rungs: Sequence[Rung],
+    ladders: Sequence[Sequence[Rung]],
+    costs: Costs,
+    seconds_left: float,
+    recipe: Recipe,
+    console: Console,
 ) -> None:
-    by_part = {rung.part: rung for rung in rungs}
     left = "no time limit" if math.isinf(seconds_left) else f"{max(0, seconds_left):.0f} s left of {recipe.budget}"
     speeds = ", ".join(f"{rung.part} {rung.photos_per_second:.0f}" for rung in rungs)
     trained = f", training {speeds}" if rungs else ""
@@ -283,13 +343,15 @@ def _tell(
     if not recipe.from_scratch:
         console.say(f"            a head on {counted(plan.probe_views, 'view')} of each photo")
     for number, step in enumerate(plan.steps, 1):
-        rung = by_part[step.unfreeze]
+        rung = _rung_of(step, ladders)
         stored = costs.train_photos * step.num_views * rung.row_bytes / 1e6
         views = f"{counted(step.num_views, 'view')} stored ({stored:,.0f} MB)" if rung.boundary else "views made anew"
         console.say(
-            f"            {number}. {part_text(step.unfreeze)}: {counted(step.epochs, 'epoch')}, {views}, "
-            f"about {costs.seconds(step, rung):.0f} s"
+            f"            {number}. {part_text(step.unfreeze)}{_size_text(step)}: {counted(step.epochs, 'epoch')}, "
+            f"{views}, about {costs.seconds(step, rung):.0f} s"
         )
+    if any(step.image_size for step in plan.steps):
+        console.say(f"            at {plan.image_size} pixels these steps would take too long")
     if rungs and not plan.steps:
         roomy = all(rung.boundary == 0 or costs.views(rung, 1) for rung in rungs)
         why = "it would take longer" if roomy else "its activations find no room on the disk"
@@ -297,6 +359,10 @@ def _tell(
     console.say(f"            {plan.seconds:.0f} s in all")
     if len(plan.steps) > 1:
         console.say("            a step that is not better on validation photos is undone, and ends the deepening")
+
+
+def _size_text(step: Step) -> str:
+    return f", at {step.image_size} pixels" if step.image_size else ""
 
 
 def size_in_time(image_size: int, count: int, rate: float, seconds: float) -> int:

@@ -35,6 +35,24 @@ _KEPT_BYTES = 64 << 20
 _CHUNK_ROWS = 512
 
 
+class HeldRows:
+    """Rows of features in memory, (n, num_features) float32, read as `StoredRows` are."""
+
+    def __init__(self, parts: Iterable[Floats]) -> None:
+        self._rows = np.concatenate(list(parts))
+        self.shape = self._rows.shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, indices: slice) -> Floats:
+        """Return some of the rows."""
+        return self._rows[indices]
+
+
+Features = StoredRows | HeldRows
+
+
 @dataclass(frozen=True)
 class LinearHead:
     """A linear classifier on pooled features: logits = features @ weight.T + bias.
@@ -45,8 +63,8 @@ class LinearHead:
     weight: Floats
     bias: Floats
 
-    def logits(self, features: StoredRows) -> Floats:
-        """Return the (n, num_classes) float32 logits of stored features."""
+    def logits(self, features: Features) -> Floats:
+        """Return the (n, num_classes) float32 logits of features."""
         parts = [chunk @ self.weight.T + self.bias for _, chunk in _chunks(features)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.bias)), np.float32)
 
@@ -74,9 +92,9 @@ def class_weights(labels: Labels, num_classes: int) -> Floats:
 
 
 def fit_probe(
-    train: StoredRows,
+    train: Features,
     train_labels: Labels,
-    validation: StoredRows,
+    validation: Features,
     validation_labels: Labels,
     weights: Floats,
     strengths: tuple[float, ...] = STRENGTHS,
@@ -86,9 +104,9 @@ def fit_probe(
     """Fit the probe for each strength and return the one with the least validation loss.
 
     Args:
-        train: (n, num_features) stored features.
+        train: (n, num_features) features.
         train_labels: (n,) class indices.
-        validation: (m, num_features) stored features.
+        validation: (m, num_features) features.
         validation_labels: (m,) class indices.
         weights: (num_classes,) a weight per class.
         strengths: from strong to weak; the path ends early once validation loss has risen three times.
@@ -140,7 +158,7 @@ class _Problem:
     rotated back instead.
     """
 
-    def __init__(self, features: StoredRows, labels: Labels, weights: Floats, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, features: Features, labels: Labels, weights: Floats, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._labels = labels
         self.num_classes = len(weights)
@@ -216,7 +234,7 @@ class _Problem:
         return loss, chunk.T @ residuals, residuals.sum(axis=0)
 
 
-def _chunks(features: StoredRows) -> Iterator[tuple[slice, Floats]]:
+def _chunks(features: Features) -> Iterator[tuple[slice, Floats]]:
     for start in range(0, len(features), _CHUNK_ROWS):
         rows = slice(start, min(start + _CHUNK_ROWS, len(features)))
         yield rows, features.take(rows).astype(np.float32)

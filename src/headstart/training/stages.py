@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +20,8 @@ from headstart.console import Console
 from headstart.errors import counted
 from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.evaluation.metrics import wilson_interval
-from headstart.network.cut import boundary_of, set_trainable, suffix
+from headstart.network.backbones import Normalise
+from headstart.network.cut import boundary_of, last_boundary, pooled, set_trainable, suffix
 from headstart.photos.catalog import Catalog
 from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Recipe, Step
@@ -36,9 +40,10 @@ from headstart.training.finetuning import (
     interpolated,
     load_state,
     suffix_logits,
+    suffix_outputs,
     trained_state,
 )
-from headstart.training.probe import Floats, Labels, LinearHead, class_weights, fit_probe, loss_and_accuracy
+from headstart.training.probe import Floats, HeldRows, Labels, LinearHead, class_weights, fit_probe, loss_and_accuracy
 from headstart.training.store import StoredRows
 
 # The largest class may have this many times the photos of the smallest before classes are weighted.
@@ -50,6 +55,7 @@ EXAMPLE_VIEWS = 4
 MOST_SEARCHED = 40_000
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
+_ROWS_AT_ONCE = 512
 
 
 def photos_of(table: pd.DataFrame) -> list[Photo]:
@@ -77,6 +83,26 @@ class TrainingData:
             self.labels[split] = np.array([index[name] for name in table["label"]], np.int64)
         self.photos[LEARNING] = self.photos["train"] + self.photos["validation"]
         self.labels[LEARNING] = np.concatenate([self.labels["train"], self.labels["validation"]])
+        self._sized = {self.image_size: self}
+
+    @property
+    def image_size(self) -> int:
+        """The size that photos are seen at, in pixels."""
+        return self.embedder.preprocessing.image_size
+
+    @property
+    def sizes(self) -> list[TrainingData]:
+        """These photos, and the same at every other size that they were asked for at."""
+        return list(self._sized.values())
+
+    def at(self, image_size: int | None) -> TrainingData:
+        """Return the same photos seen at another size; None for this one."""
+        size = image_size or self.image_size
+        if size not in self._sized:
+            other = copy.copy(self)
+            other.embedder = self.embedder.at(size)
+            self._sized[size] = other
+        return self._sized[size]
 
     def features(self, split: str, num_views: int = 1) -> StoredRows:
         """Return the (num_views * n, num_features) pooled features of a split's photos, view after view."""
@@ -124,22 +150,30 @@ def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -
 class Kept:
     """What is best on validation photos so far, and in the network now: a stage's weights, or what lies on the way.
 
-    `share` is how far from the weights before to the stage's own, `step` the step of fine-tuning, None of a head alone.
+    `image_size` is that of the photos that it sees, `loss` its log loss on validation photos at the best temperature,
+    `share` how far it is from the weights before to the stage's own, `step` the step of fine-tuning, None of a head
+    alone, and `regularisation` that of the probe.
     """
 
     stage: str
     boundary: int
+    image_size: int
+    loss: float
     validation_accuracy: float
     share: float = 0.0
     points_over_probe: float = 0.0
     step: Step | None = None
+    regularisation: float | None = None
 
     def told(self) -> dict[str, Any]:
         """Return what the metrics say of it."""
-        return {name: value for name, value in asdict(self).items() if name not in ("boundary", "step")}
+        untold = ("boundary", "loss", "step", "regularisation")
+        return {name: value for name, value in asdict(self).items() if name not in untold}
 
-
-NOTHING_KEPT = Kept("random weights", 0, 0.0)
+    @classmethod
+    def untrained(cls, data: TrainingData) -> Kept:
+        """Return what random weights are: worse than anything."""
+        return cls("random weights", 0, data.image_size, math.inf, 0.0)
 
 
 def head_views(recipe: Recipe) -> int:
@@ -187,11 +221,13 @@ def fit_head(
             f"{searched}"
         )
     seconds = time.perf_counter() - started
-    result |= _stage(head.logits(validation[0]), validation[1], seconds)
+    logits = head.logits(validation[0])
+    result |= _stage(logits, validation[1], seconds)
     result["parameters"] = head.weight.size + head.bias.size
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
-    kept = Kept(stage, data.embedder.features_boundary, result["validation"]["accuracy"])
-    return head, kept, {stage: result}
+    measured = calibrated_loss_and_accuracy(logits, validation[1])
+    kept = Kept(stage, data.embedder.features_boundary, data.image_size, *measured)
+    return head, replace(kept, regularisation=result.get("regularisation")), {stage: result}
 
 
 def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recipe, console: Console) -> None:
@@ -239,16 +275,29 @@ def set_classifier(network: nn.Module, head: LinearHead) -> None:
         classifier.get_parameter("bias").copy_(torch.from_numpy(head.bias))
 
 
+def pooled_features(network: nn.Module, boundary: int, data: TrainingData, photos: list[Photo]) -> Iterator[Floats]:
+    """Yield the (n, num_features) pooled features of photos in turn, from their activations at a boundary."""
+    rows = data.embedder.rows(photos, 0, boundary)
+    if boundary == last_boundary(network):
+        for start in range(0, len(photos), _ROWS_AT_ONCE):
+            yield rows.take(slice(start, start + _ROWS_AT_ONCE)).astype(np.float32)
+    else:
+        normalised = (Normalise(data.embedder.preprocessing),) if boundary == 0 else ()
+        yield from suffix_outputs(nn.Sequential(*normalised, *pooled(network, boundary)), rows)
+
+
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned suffix: its step, its states before and after, and what it measured.
+    """A fine-tuned suffix: its step, its states, and what it measured.
 
-    `logits` are those of the validation photos with the state after.
+    `before` is what was kept so far, `start` where training started, `end` where it ended; `logits` are those of the
+    validation photos at the end.
     """
 
     suffix: nn.Module
     step: Step
     boundary: int
+    before: State
     start: State
     end: State
     logits: Floats
@@ -261,6 +310,7 @@ def tune_suffix(
     data: TrainingData,
     recipe: Recipe,
     step: Step,
+    kept: Kept,
     seconds: float | None,
     weights: Floats,
     checkpoints: Path,
@@ -270,13 +320,17 @@ def tune_suffix(
     """Train a part of the network, from the best weights so far or from random ones, within a time limit."""
     boundary = boundary_of(network, step.unfreeze)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
-    start = trained_state(trainable, recipe.train_batch_norm)
+    start = before = trained_state(trainable, recipe.train_batch_norm)
+    if kept.regularisation is not None and kept.image_size != data.image_size:
+        set_classifier(network, _probe_on(network, boundary, data, weights, kept.regularisation))
+        start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
     total = sum(parameter.numel() for parameter in network.parameters())
     source = f"from {step.num_views} stored views" if boundary else "from pixels"
     what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {part_text(step.unfreeze)}"
-    console.say(f"{what}: {count:,} of {total:,} parameters, {source}")
+    size = f", {data.image_size} pixels" if step.image_size else ""
+    console.say(f"{what}: {count:,} of {total:,} parameters, {source}{size}")
     validation, labels = data.activations("validation", boundary), data.labels["validation"]
     stage = "from scratch" if recipe.from_scratch else f"fine-tuning {step_name(step.unfreeze)}"
 
@@ -317,7 +371,16 @@ def tune_suffix(
         "parameters": count,
         "photos_per_second": len(train) * len(epochs) / taken,
     }
-    return Tuned(trainable, step, boundary, start, end, logits, stage, {stage: result})
+    return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result})
+
+
+def _probe_on(
+    network: nn.Module, boundary: int, data: TrainingData, weights: Floats, regularisation: float
+) -> LinearHead:
+    """Fit the probe, as strong as it was chosen to be, on what the network makes of stored activations or pixels."""
+    features, labels = HeldRows(pooled_features(network, boundary, data, data.photos["train"])), data.labels["train"]
+    head, _ = fit_probe(features, labels, features, labels, weights, (regularisation,))
+    return head
 
 
 def fine_tuning(recipe: Recipe, epochs: int, seconds: float | None = None) -> FineTuning:
@@ -349,7 +412,8 @@ def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console
     (docs/experiments.md). What is kept is in the network then.
     """
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
-    shares = (1.0,) if recipe.keep == "last" or recipe.from_scratch else (0.0, *INTERPOLATION_SHARES, 1.0)
+    always = recipe.keep == "last" or recipe.from_scratch
+    shares = (1.0,) if always else (*INTERPOLATION_SHARES, 1.0)
     measured = {}
     for share in shares:
         logits = tuned.logits
@@ -358,16 +422,18 @@ def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console
             logits = suffix_logits(tuned.suffix, rows)
         measured[share] = calibrated_loss_and_accuracy(logits, labels)
     share = min(measured, key=lambda candidate: measured[candidate][0])
-    load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-    accuracy, photos = measured[share][1], counted(len(labels), "photo")
-    if share == 0:
+    (loss, accuracy), photos = measured[share], counted(len(labels), "photo")
+    if loss >= before.loss and not always:
+        load_state(tuned.suffix, tuned.before)
         console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
         return before
+    load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
     which = tuned.stage if share == 1 else f"{tuned.stage} ({share:.0%} of the way)"
     gain = 100 * (accuracy - before.validation_accuracy)
     gained = "" if recipe.from_scratch else f", {gain:+.1f} points"
     console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
-    return Kept(tuned.stage, tuned.boundary, accuracy, share, before.points_over_probe + gain, tuned.step)
+    points = before.points_over_probe + gain
+    return Kept(tuned.stage, tuned.boundary, data.image_size, loss, accuracy, share, points, tuned.step)
 
 
 def refit(
@@ -393,7 +459,7 @@ def refit(
     if kept.step is None:
         set_classifier(network, head)
     else:
-        _train_on(network, kept, data, recipe, weights, checkpoints)
+        _train_on(network, kept, data.at(kept.image_size), recipe, weights, checkpoints)
     seconds = time.perf_counter() - started
     console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
     return head
