@@ -42,8 +42,9 @@ CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
 EPOCHS_OF_LAST, UPDATES_OF_LAST = (4, 16), (90, 500)
 MOST_EPOCHS = 60
-# Where time is short, fine-tuning sees photos of this share of the run's image size (docs/experiments.md).
-TUNING_SHARE = 5 / 8
+# Where no step fits on photos of the run's size, fine-tuning sees smaller ones, of these shares of it
+# (docs/experiments.md).
+TUNING_SHARES = (3 / 4, 5 / 8)
 # What embedding the photos once may take of the budget, before they are made smaller.
 EMBEDDING_SHARE = 0.4
 SMALLEST_IMAGE = 128
@@ -239,7 +240,7 @@ def ladder(network: nn.Module) -> tuple[Part, ...]:
 
 
 def ladders_of(rungs: Sequence[Rung], own_size: int, costs: Costs, recipe: Recipe) -> list[list[Rung]]:
-    """Return the ladders that the rungs make, the best first: deeper before others, then larger photos before smaller.
+    """Return the ladders that the rungs make, the best first: larger photos before smaller, then the deeper.
 
     Args:
         rungs: from the last stages towards the pixels, on photos of the run's size.
@@ -247,15 +248,15 @@ def ladders_of(rungs: Sequence[Rung], own_size: int, costs: Costs, recipe: Recip
         costs: what steps cost.
         recipe: a depth that it gives is the only one; an image size or epochs that it gives rule out smaller photos.
     """
-    smaller = max(SMALLEST_IMAGE, round(TUNING_SHARE * own_size / 32) * 32)
     given = recipe.image_size is not None or recipe.epochs is not None
-    fixed = given or recipe.from_scratch or recipe.head != "probe" or smaller >= own_size
-    sizes = (own_size,) if fixed else (own_size, smaller)
+    fixed = given or recipe.from_scratch or recipe.head != "probe"
+    smaller = (max(SMALLEST_IMAGE, round(share * own_size / 32) * 32) for share in TUNING_SHARES)
+    sizes = [own_size, *(() if fixed else sorted({size for size in smaller if size < own_size}, reverse=True))]
     depths = range(len(rungs), 0, -1) if recipe.unfreeze is None else (1,)
     return [
-        [rung.at(image_size, own_size, costs.decoded_per_second) for rung in rungs[:depth]]
+        [rung.at(size, own_size, costs.decoded_per_second) for rung in rungs[:depth]]
+        for size in sizes
         for depth in depths
-        for image_size in sizes
     ]
 
 
