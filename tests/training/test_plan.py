@@ -21,8 +21,11 @@ def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
 
 
 def needed(steps: list[Step], of: Costs) -> float:
-    by_part = {rung.part: rung for rung in RUNGS}
-    return sum(of.seconds(step, by_part[step.unfreeze]) for step in steps) + module.refit_seconds(steps[-1])
+    rungs = [rung for size in ladders_of(RUNGS, 256, of, RECIPE) for rung in size]
+    by_step = {(rung.part, rung.image_size): rung for rung in rungs}
+    return sum(of.seconds(step, by_step[step.unfreeze, step.image_size]) for step in steps) + module.refit_seconds(
+        steps[-1]
+    )
 
 
 @pytest.mark.parametrize(("seconds", "parts"), [(5, []), (80, ["stage6"]), (250, ["stage6", "stage4"])])
@@ -43,16 +46,16 @@ def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
 
 
 def test_where_nothing_else_fits_the_refit_is_shorter():
-    (usual,) = choose_steps(RUNGS[:1], costs(), 100, RECIPE)
+    (usual,) = choose_steps([RUNGS[:1]], costs(), 100, RECIPE)
     assert usual.refit_epochs is None and module.refit_epochs(usual) == round(usual.epochs / 2)
     least = costs().step(RUNGS[0], module.EPOCHS_OF_LAST[0], 4)
-    (short,) = choose_steps(RUNGS, costs(), needed([least], costs()) - 1, RECIPE)
+    (short,) = choose_steps(LADDERS, costs(), needed([least], costs()) - 1, RECIPE)
     assert (short.epochs, short.refit_epochs) == (least.epochs, 1)
     # Without a refit nothing can be saved on it, and epochs that were asked for are refitted as usual.
     unfitted = Costs(1000, 200, 200, 500, 2000, 10**12, False)
     alone = unfitted.seconds(least, RUNGS[0])
-    assert choose_steps(RUNGS, unfitted, alone - 1, RECIPE) == []
-    (asked,) = choose_steps(RUNGS[:1], costs(), 1, Recipe.make(photos="x", epochs=8))
+    assert choose_steps(LADDERS, unfitted, alone - 1, RECIPE) == []
+    (asked,) = choose_steps([RUNGS[:1]], costs(), 1, Recipe.make(photos="x", epochs=8))
     assert (asked.epochs, asked.refit_epochs) == (8, None)
 
 
@@ -126,11 +129,17 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     assert smaller[0].photos_per_second > 2 * own[0].photos_per_second
     assert 1.5 < smaller[0].embedded_per_second / own[0].embedded_per_second < 256**2 / 160**2  # decoding takes as long
     assert smaller[0].row_bytes == math.ceil(own[0].row_bytes * 160**2 / 256**2)
-    seconds = needed([costs().step(own[0], 4, 4)], costs()) - 5
+    seconds = needed([costs().step(own[0], 4, 4, short_refit=True)], costs()) - 1
     (step,) = choose_steps([own, smaller], costs(), seconds, RECIPE)
     assert (step.unfreeze, step.image_size) == ("stage6", 160)
     (step,) = choose_steps([own, smaller], costs(), 10 * seconds, RECIPE)
     assert step.image_size is None
+    # Few photos have to be seen more often to be worth it: 180 updates of 16.
+    (step,) = choose_steps([smaller], costs(320), math.inf, RECIPE)
+    assert step.epochs > 9
+    (step,) = choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 9, 8)], costs(320)) + 1, RECIPE)
+    assert step.epochs == 9
+    assert choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 6, 6)], costs(320)), RECIPE) == []
 
 
 def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path, capsys, monkeypatch):
@@ -140,6 +149,7 @@ def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path
     monkeypatch.setattr(module, "choose_steps", lambda ladders, *others: choose([ladders[-1]], *others))
     monkeypatch.setattr(module, "EPOCHS_OF_LAST", (2, 2))
     monkeypatch.setattr(module, "UPDATES_OF_LAST", (2, 2))
+    monkeypatch.setattr(module, "LEAST_UPDATES_SMALLER", 2)
     run = headstart.train(photos, tmp_path / "run", budget="1h", keep="last", cache=tmp_path / "cache", profile=True)
     told = capsys.readouterr().out
     assert "1. stage6 and what follows, at 64 pixels: 2 epochs" in told
@@ -148,6 +158,7 @@ def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path
     assert (kept["stage"], kept["image_size"]) == ("fine-tuning stage6", 64)
     assert run.classifier.preprocessing.image_size == 64
     assert {row["stage"]: row["floor"] for row in run.metrics["profile"]}["fine-tuning"] > 0
+    assert "stage6 and what follows, at 64 pixels: 2 epochs" in (tmp_path / "run" / "report.html").read_text()
     # What the run measured at that size is what the classifier does.
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])

@@ -42,6 +42,8 @@ CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
 EPOCHS_OF_LAST, UPDATES_OF_LAST = (4, 16), (90, 500)
 MOST_EPOCHS = 60
+# On smaller photos than the probe's a step that short may well be worse than that (docs/experiments.md).
+LEAST_UPDATES_SMALLER = 180
 # Where no step fits on photos of the run's size, fine-tuning sees smaller ones, of these shares of it
 # (docs/experiments.md).
 TUNING_SHARES = (3 / 4, 5 / 8)
@@ -303,7 +305,9 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
     for share, short_refit in [*shortest, *longer] if recipe.epochs is None else longer[:1]:
         steps = []
         for rung in chosen:
-            least, most = _bounds(costs.train_photos / recipe.batch_size, rung is chosen[-1])
+            least, most = _bounds(
+                costs.train_photos / recipe.batch_size, rung is chosen[-1], rung.image_size is not None
+            )
             epochs = recipe.epochs or round(least + share * (most - least))
             views = recipe.num_views or costs.views(rung, epochs)
             if not views:
@@ -312,10 +316,12 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
         yield steps
 
 
-def _bounds(updates_per_epoch: float, deepest: bool) -> tuple[int, int]:
+def _bounds(updates_per_epoch: float, deepest: bool, smaller: bool) -> tuple[int, int]:
     """Return the least and the most epochs of a step."""
     epochs = EPOCHS_OF_LAST if deepest else EPOCHS_ABOVE
     updates = UPDATES_OF_LAST if deepest else UPDATES_ABOVE
+    if deepest and smaller:
+        updates = LEAST_UPDATES_SMALLER, max(LEAST_UPDATES_SMALLER, updates[1])
     least, most = (max(of, math.ceil(by / updates_per_epoch)) for of, by in zip(epochs, updates, strict=True))
     return min(least, MOST_EPOCHS), min(most, MOST_EPOCHS)
 
