@@ -48,13 +48,12 @@ def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
 def test_where_nothing_else_fits_the_refit_is_shorter():
     (usual,) = choose_steps([RUNGS[:1]], costs(), 100, RECIPE)
     assert usual.refit_epochs is None and module.refit_epochs(usual) == round(usual.epochs / 2)
-    least = costs().step(RUNGS[0], module.EPOCHS_OF_LAST[0], 4)
+    least = costs().step(RUNGS[0], module.EPOCHS_OF_LAST[0], 2)
     (short,) = choose_steps(LADDERS, costs(), needed([least], costs()) - 1, RECIPE)
-    assert (short.epochs, short.refit_epochs) == (least.epochs, 1)
+    assert (short.epochs, short.num_views, short.refit_epochs) == (least.epochs, 2, 1)
     # Without a refit nothing can be saved on it, and epochs that were asked for are refitted as usual.
     unfitted = Costs(1000, 200, 200, 500, 2000, 10**12, False)
-    alone = unfitted.seconds(least, RUNGS[0])
-    assert choose_steps(LADDERS, unfitted, alone - 1, RECIPE) == []
+    assert choose_steps(LADDERS, unfitted, unfitted.seconds(least, RUNGS[0]) - 1, RECIPE) == []
     (asked,) = choose_steps([RUNGS[:1]], costs(), 1, Recipe.make(photos="x", epochs=8))
     assert (asked.epochs, asked.refit_epochs) == (8, None)
 
@@ -129,7 +128,7 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     assert smaller[0].photos_per_second > 2 * own[0].photos_per_second
     assert 1.5 < smaller[0].embedded_per_second / own[0].embedded_per_second < 256**2 / 160**2  # decoding takes as long
     assert smaller[0].row_bytes == math.ceil(own[0].row_bytes * 160**2 / 256**2)
-    seconds = needed([costs().step(own[0], 4, 4, short_refit=True)], costs()) - 1
+    seconds = needed([costs().step(own[0], 4, 2, short_refit=True)], costs()) - 1
     (step,) = choose_steps([own, smaller], costs(), seconds, RECIPE)
     assert (step.unfreeze, step.image_size) == ("stage6", 160)
     (step,) = choose_steps([own, smaller], costs(), 10 * seconds, RECIPE)
@@ -137,9 +136,11 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     # Few photos have to be seen more often to be worth it: 180 updates of 16.
     (step,) = choose_steps([smaller], costs(320), math.inf, RECIPE)
     assert step.epochs > 9
-    (step,) = choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 9, 8)], costs(320)) + 1, RECIPE)
+    (step,) = choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 9, 8)], costs(320)), RECIPE)
     assert step.epochs == 9
-    assert choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 6, 6)], costs(320)), RECIPE) == []
+    assert (
+        choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 6, 2, True)], costs(320)), RECIPE) == []
+    )
 
 
 def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path, capsys, monkeypatch):
