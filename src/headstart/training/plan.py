@@ -194,7 +194,7 @@ def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: fl
         seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, ladders, costs), 1),
         closing_seconds=closing,
     )
-    _tell(plan, rungs, ladders, costs, seconds_left, recipe, console)
+    _tell(plan, ladders, costs, seconds_left, recipe, console)
     return plan
 
 
@@ -335,14 +335,9 @@ def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData, em
 
 
 def _tell(
-    plan: Plan,
-    rungs: Sequence[Rung],
-    ladders: Sequence[Sequence[Rung]],
-    costs: Costs,
-    seconds_left: float,
-    recipe: Recipe,
-    console: Console,
+    plan: Plan, ladders: Sequence[Sequence[Rung]], costs: Costs, seconds_left: float, recipe: Recipe, console: Console
 ) -> None:
+    rungs = ladders[0] if ladders else ()  # all that were measured
     left = "no time limit" if math.isinf(seconds_left) else f"{max(0, seconds_left):.0f} s left of {recipe.budget}"
     speeds = ", ".join(f"{rung.part} {rung.photos_per_second:.0f}" for rung in rungs)
     trained = f", training {speeds}" if rungs else ""

@@ -55,7 +55,8 @@ EXAMPLE_VIEWS = 4
 MOST_SEARCHED = 40_000
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
-_ROWS_AT_ONCE = 512
+# Rows of features that are in memory at once: of any, and of those that a probe on smaller photos is fitted on.
+_ROWS_AT_ONCE, _HELD_ROWS = 512, 10_000
 
 
 def photos_of(table: pd.DataFrame) -> list[Photo]:
@@ -378,7 +379,9 @@ def _probe_on(
     network: nn.Module, boundary: int, data: TrainingData, weights: Floats, regularisation: float
 ) -> LinearHead:
     """Fit the probe, as strong as it was chosen to be, on what the network makes of stored activations or pixels."""
-    features, labels = HeldRows(pooled_features(network, boundary, data, data.photos["train"])), data.labels["train"]
+    some = slice(None, None, -(-len(data.photos["train"]) // _HELD_ROWS))
+    features = HeldRows(pooled_features(network, boundary, data, data.photos["train"][some]))
+    labels = data.labels["train"][some]
     head, _ = fit_probe(features, labels, features, labels, weights, (regularisation,))
     return head
 
