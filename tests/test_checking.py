@@ -89,6 +89,19 @@ def test_json_is_alone_on_standard_output(command, bad):
     }
 
 
+def test_a_class_that_a_clean_copy_loses_is_named(command, good):
+    shutil.copytree(good / "ant", good / "emmet")
+    code, output, errors = command("photos", "--fix", "clean")
+    assert code == 0 and "Clean copy  clean: 24 photos, without 24 label conflict" in output
+    assert "the clean copy has no photo of ant, emmet: all of their photos are left out" in errors
+
+
+def test_a_clean_copy_of_good_photos_is_all_of_them(command, good):
+    assert (
+        command("photos", "--fix", "clean")[1].splitlines()[-1] == "Clean copy  clean: 36 photos, nothing is left out"
+    )
+
+
 def test_a_clean_copy_checks_well(command, bad, tmp_path):
     code, output, _ = command("photos", "--fix", "clean")
     assert code == 0

@@ -152,6 +152,23 @@ def test_photos_are_moved_into_class_folders_and_put_back(classifier, photos, tm
     assert listed(target) == [str(target / "ant" / "0.png")]
 
 
+def test_a_sidecar_goes_where_its_photo_goes(classifier, photos, tmp_path):
+    foreign = sidecar_of(photos / "ant" / "1.png")
+    foreign.write_text('<x:xmpmeta xmlns:x="adobe:ns:meta/"/>')
+    names = [path for path in listed(photos) if not path.endswith(".xmp")]
+    filing = Filing(classifier.class_names, tmp_path / "sorted", None, True)
+    predict_to(classifier, names, tmp_path / "out.csv", 1, Console(True), afterwards=filing)
+    (place,) = (line for line in read_log(tmp_path / "sorted" / LOG) if line.source.endswith("ant/1.png"))
+    assert not foreign.exists()
+    assert sidecar_of(Path(place.target)).read_text() == '<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    said = Said()
+    filing.tell(said)
+    assert said.warnings == [f"1 sidecar of other programs left alone: {sidecar_of(Path(place.target))}"]
+    undo(tmp_path / "sorted", said)
+    assert foreign.read_text() == '<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    assert [path for path in listed(photos) if path.endswith(".xmp")] == [str(foreign)]
+
+
 class Said(Console):
     """A console that keeps warnings."""
 
@@ -385,7 +402,7 @@ def test_a_torn_row_is_written_again(classifier, tmp_path):
     [
         (["--watch", "nowhere"], "--watch nowhere: no such folder"),
         (["--watch", ".", "-o", "x.parquet"], "unknown suffix; expected one of .csv, .jsonl"),
-        (["--watch", ".", "photos"], "expected photos, or --watch FOLDER"),
+        (["--watch", ".", "photos"], "got photos and --watch; expected one of them"),
         ([], "expected photos, or --watch FOLDER"),
         (["photos", "--move-to", "a", "--copy-to", "b"], "--move-to and --copy-to: expected one of them"),
         (["--watch", ".", "-o", "thesis.csv"], "thesis.csv: is not a table of predictions"),

@@ -13,7 +13,7 @@ import pandas as pd
 from headstart.atomic import write_table
 from headstart.cache import cache_folder
 from headstart.console import Console
-from headstart.errors import HeadstartError, counted
+from headstart.errors import HeadstartError, counted, listed
 from headstart.evaluation.second_opinion import likely_right
 from headstart.photos.audit import Audit, audit, examine
 from headstart.photos.catalog import Catalog
@@ -125,7 +125,7 @@ def check(
     if fix is not None:
         kept = write_clean(catalog, problems, Path(fix), console)
         report = PhotoReport(table, problems, report.photos, report.classes, Path(fix), kept)
-        _tell_clean(report, console)
+        _tell_clean(report, catalog, console)
     return report
 
 
@@ -283,12 +283,19 @@ def _tell(report: PhotoReport, console: Console) -> None:
     console.say(f"Table       {report.table}")
 
 
-def _tell_clean(report: PhotoReport, console: Console) -> None:
+def _tell_clean(report: PhotoReport, catalog: Catalog, console: Console) -> None:
     gone = left_out(report.problems)
+    left = set(catalog.photos.loc[~catalog.photos["path"].isin(gone), "label"])
+    if lost := [name for name in catalog.class_names if name not in left]:
+        whose = "its" if len(lost) == 1 else "their"
+        console.warn(
+            f"the clean copy has no photo of {listed(lost)}: all of {whose} photos are left out, see {report.table}"
+        )
     rows = report.problems[report.problems["path"].isin(gone) & report.problems["problem"].map(_leaves_out)]
     reasons = rows.drop_duplicates("path")["problem"].value_counts(sort=False)
     why = ", ".join(f"{count:,} {problem}" for problem, count in reasons.items())
-    console.say(f"Clean copy  {report.clean}: {counted(report.clean_photos, 'photo')}, without {why or 'none'}")
+    without = f"without {why}" if why else "nothing is left out"
+    console.say(f"Clean copy  {report.clean}: {counted(report.clean_photos, 'photo')}, {without}")
 
 
 def _leaves_out(problem: str) -> bool:

@@ -311,6 +311,8 @@ def load(folder: str | Path, engine: Literal["auto", "openvino", "torch"] = "aut
         HeadstartError: when the folder is not a classifier, is damaged, or gives other logits than it did.
     """
     path = Path(folder)
+    if not path.exists():
+        raise HeadstartError(f"{path}: no such folder; expected a classifier or its run.", "Give its folder.")
     if not (path / "classifier.json").exists() and (path / "classifier" / "classifier.json").exists():
         path = path / "classifier"  # a run folder will do
     try:

@@ -295,7 +295,9 @@ def predict(
     from headstart.filing import Filing
     from headstart.prediction import listed_paths, predict_to
 
-    if bool(paths) == (watch is not None):
+    if paths and watch is not None:
+        raise HeadstartError("predict: got photos and --watch; expected one of them.", "Leave one of them out.")
+    if not paths and watch is None:
         raise HeadstartError("predict: expected photos, or --watch FOLDER.", "headstart predict CLASSIFIER photos")
     _use_cache(cache)
     console = Console(quiet, sys.stderr)

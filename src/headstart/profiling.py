@@ -41,6 +41,8 @@ FLOORS = {
     "other": "none: building the network, reading its weights, splitting",
     "total": "the sum, but for decoding",
 }
+# A floor below this, in seconds, is printed as nothing, and says nothing.
+_LEAST_FLOOR = 5e-4
 # Something trained: the boundary before it, the photos' size in pixels, how many, epochs.
 Part = tuple[int, int, int, int]
 # A floor in seconds, and what it is of.
@@ -58,8 +60,8 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times its floor the stage took; None where it has none or had nothing to do."""
-        return self.seconds / self.floor if self.floor else None
+        """How many times its floor the stage took; None where it has none or next to nothing to do."""
+        return self.seconds / self.floor if self.floor and self.floor >= _LEAST_FLOOR else None
 
 
 def profile_run(

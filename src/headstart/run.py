@@ -121,7 +121,7 @@ def train(
             catalog = _read(asked, store, console)
         if same_for_all(folder.finished(catalog)):
             console.say(f"{folder.path} is finished already; this is what it holds.")
-            return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), profile, console)
+            return _told(Run(Path(output), RunFolder(Path(output)).read_metrics()), recipe, profile, console)
         digest = catalog.digest
         _tell_photos(catalog, console)
         recipe = same_for_all(folder.resumed(recipe))
@@ -212,7 +212,7 @@ def train(
             history.finish(folder, metrics)
         if profile and process_number() == 0:
             profile_run(folder, catalog, data, network, kept, recipe, metrics, watch)
-        return _told(Run(folder.path, metrics), profile, console)
+        return _told(Run(folder.path, metrics), recipe, profile, console)
 
 
 def _read(asked: Recipe, store: Path, console: Console) -> Catalog:
@@ -347,13 +347,13 @@ def _report(
     folder.write_metrics(metrics)
 
 
-def _told(run: Run, profile: bool, console: Console) -> Run:
+def _told(run: Run, recipe: Recipe, profile: bool, console: Console) -> Run:
     metrics = run.metrics
     console.say(f"Validation  accuracy {accuracy_text(metrics['validation'])}")
     console.say(f"Test        accuracy {accuracy_text(metrics['test'])}, macro F1 {metrics['test']['macro_f1']:.3f}")
     if "rejection" in metrics:
         console.say(f"            {_trust_text(metrics)}")
-    console.say(f"Time        {_time_text(metrics)}; headstart {__version__}")
+    console.say(f"Time        {_time_text(metrics, recipe)}; headstart {__version__}")
     console.say(f"Report      {run.folder / 'report.html'}")
     console.say(f"Classifier  {run.folder / 'classifier'}")
     if profile:
@@ -364,12 +364,14 @@ def _told(run: Run, profile: bool, console: Console) -> Run:
 def _trust_text(metrics: dict[str, Any]) -> str:
     """Say what the test accuracy is to be compared with, and what is accepted."""
     accepted, majority = metrics["rejection"]["test"], metrics["majority"]
-    return f"always {majority['class']}: {100 * majority['accuracy']:.1f}%; accepted {accepted_text(accepted)}"
+    always = f"always answering {majority['class']!r} would give {100 * majority['accuracy']:.1f}%"
+    return f"{always}; accepted {accepted_text(accepted)}"
 
 
-def _time_text(metrics: dict[str, Any]) -> str:
-    """Say how long a run took, and how its forecast held."""
+def _time_text(metrics: dict[str, Any], recipe: Recipe) -> str:
+    """Say how long a run took, and how its forecast and its budget held."""
     taken, planned = metrics["seconds"]["total"], metrics["planned_seconds"]
     if not planned:
         return f"{taken:.0f} s in all"
-    return f"{taken:.0f} s in all, {planned:.0f} s were forecast ({100 * (taken / planned - 1):+.0f}%)"
+    over = f"; more than the budget of {recipe.budget}" if taken > 1.15 * recipe.budget_seconds else ""
+    return f"{taken:.0f} s in all, {planned:.0f} s were forecast ({100 * (taken / planned - 1):+.0f}%){over}"

@@ -111,6 +111,8 @@ def finished_run(path: Path) -> RunFolder:
         HeadstartError: when it is none.
     """
     folder = RunFolder(path)
+    if not path.exists():
+        raise HeadstartError(f"{path}: no such folder.", "Give the -o folder of `headstart train`.")
     if not folder.metrics.exists():
         raise HeadstartError(
             f"{path}: is not a finished run (metrics.json is missing).", "Give the -o folder of `headstart train`."

@@ -117,11 +117,14 @@ class Sorter:
         begun = self._begun.get(str(source))
         if begun is not None and os.path.lexists(begun.target):
             if not source.exists():
+                if begun.action == "move":
+                    _take_sidecar(source, Path(begun.target))  # unless it was killed in between, it is there
                 self.there.add(str(source))
                 return Path(begun.target)
             if filecmp.cmp(source, begun.target, shallow=False):
                 if self._action == "move":
                     source.unlink()  # in its new place, and killed before it left the old one
+                    _take_sidecar(source, Path(begun.target))
                 else:
                     self.there.add(str(source))
                 return Path(begun.target)
@@ -132,7 +135,11 @@ class Sorter:
         line = Sorted(self._action, str(source), str(place))
         log.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
         log.flush()
-        (_moved if self._action == "move" else _copied)(source, place)
+        if self._action == "move":
+            _moved(source, place)
+            _take_sidecar(source, place)
+        else:
+            _copied(source, place)
         return place
 
     def told(self) -> str:
@@ -212,6 +219,8 @@ def _undo_one(line: Sorted, source: Path, target: Path) -> str:
     sidecar = sidecar_of(target)
     if sidecar.exists() and is_ours(sidecar):
         sidecar.unlink()
+    elif line.action == "move":
+        _take_sidecar(target, source)
     return ""
 
 
@@ -238,10 +247,16 @@ def read_log(path: Path) -> Iterator[Sorted]:
             ) from None
 
 
+def _take_sidecar(photo: Path, place: Path) -> None:
+    """Move the sidecar of a photo that has moved after it: a photo manager would lose its edits."""
+    if os.path.lexists(sidecar_of(photo)) and not os.path.lexists(sidecar_of(place)):
+        _moved(sidecar_of(photo), sidecar_of(place))
+
+
 def _free_place(wanted: Path) -> Path:
-    """Return the path, or the same with the first number that makes it free."""
+    """Return the path, or the same with the first number that makes it and its sidecar's free."""
     place, number = wanted, 2
-    while os.path.lexists(place):
+    while os.path.lexists(place) or os.path.lexists(sidecar_of(place)):
         place = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
         number += 1
     return place

@@ -184,7 +184,7 @@ def test_a_library_that_is_missing_is_named(library):
         (["RUN", "--max-pixels", "999999999"], "--max-pixels 999999999: expected at most"),
         (["RUN", "--token", "two words"], "--token: is empty or has characters that a header cannot hold"),
         (["RUN", "--port", "PORT"], "--host 127.0.0.1 --port PORT: cannot listen there"),
-        (["missing"], "is not a classifier"),
+        (["missing"], "missing: no such folder; expected a classifier or its run"),
     ],
 )
 def test_mistakes_at_the_start(server, finished, arguments, problem):

@@ -245,4 +245,4 @@ def test_time_that_no_step_can_use_goes_to_the_probe(photos, tmp_path, capsys, m
     monkeypatch.setattr(module, "choose_steps", lambda *arguments: [])
     headstart.train(photos, tmp_path / "run", image_size=64, budget="5m")
     told = capsys.readouterr().out
-    assert "a head on 3 views of each photo" in told and "no fine-tuning: it would take longer" in told
+    assert "a head on 3 views of each photo" in told and "no fine-tuning: the shortest step would take" in told

@@ -42,7 +42,7 @@ def next_steps(metrics: Json, tables: RunTables, recipe: Json) -> list[str]:
         *_against_the_majority(metrics, names),
         *_problems(metrics, tables),
         *_label_suspects(metrics, tables),
-        *_training_time(tables, recipe),
+        *_training_time(metrics, tables, recipe),
         *_weak_classes(metrics, tables, names),
         *_pairs(tables, names),
         *_slices(metrics),
@@ -91,12 +91,12 @@ def _label_suspects(metrics: Json, tables: RunTables) -> Iterator[str]:
         )
 
 
-def _training_time(tables: RunTables, recipe: Json) -> Iterator[str]:
+def _training_time(metrics: Json, tables: RunTables, recipe: Json) -> Iterator[str]:
     plan, budget = recipe.get("plan"), recipe.get("budget", "none")
     if not plan or budget == "none":
         return
     if not plan["steps"]:
-        if recipe.get("unfreeze") != 0:
+        if recipe.get("unfreeze") != 0 and metrics["test"]["accuracy"] < 1:
             yield f"Give it more time: in {budget} there was no room for fine-tuning. Try three times as much."
         return
     stages = [rows for stage, rows in tables.history.groupby("stage", sort=False) if stage != "probe"]

@@ -96,7 +96,7 @@ def _shown(
         "asked": sections.asked(recipe, metrics.get("grown")),
         "plan": sections.planned(recipe),
         "time_told": sections.time_told(metrics),
-        "seconds": [(work, taken) for work, taken in metrics["seconds"].items() if work != "total"],
+        "seconds": sections.times(metrics["seconds"]),
         "machine": sections.machine(metrics),
         "grown": metrics.get("grown"),
         "sample": [card for card in sample if card.picture],

@@ -93,8 +93,14 @@ def planned(recipe: Json) -> list[str] | None:
         epochs, views = counted(step["epochs"], "epoch"), counted(step["num_views"], "view")
         size = f", at {step['image_size']} pixels" if step.get("image_size") else ""
         part = part_text(step["unfreeze"])
-        steps.append(f"fine-tuning {part}{size}: {epochs}, {views}, {step['seconds']:.0f} s forecast")
+        steps.append(f"fine-tuning {part}{size}: {epochs}, {views}, {step['seconds']:.0f} s of training forecast")
     return steps
+
+
+def times(seconds: Json) -> list[tuple[str, float]]:
+    """Return the seconds of each kind of work, and of what is none of them, which make the total."""
+    rows = [(work, taken) for work, taken in seconds.items() if work != "total"]
+    return [*rows, ("other", max(0.0, seconds["total"] - sum(taken for _, taken in rows)))]
 
 
 def time_told(metrics: Json) -> str:

@@ -7,6 +7,7 @@ and costs more for each photo, so the deepest ladder is taken whose steps get en
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import time
@@ -356,7 +357,9 @@ def _tell(
         console.say(f"            at {plan.image_size} pixels these steps would take too long")
     if rungs and not plan.steps:
         roomy = all(rung.boundary == 0 or costs.views(rung, 1) for rung in rungs)
-        why = "it would take longer" if roomy else "its activations find no room on the disk"
+        shortest = [steps for rungs in ladders for steps in itertools.islice(_ever_longer(rungs, costs, recipe), 1)]
+        least = min((_needed(steps, ladders, costs) for steps in shortest), default=math.inf)
+        why = f"the shortest step would take {least:.0f} s" if roomy else "its activations find no room on the disk"
         console.say(f"            no fine-tuning: {why}")
     console.say(f"            {plan.seconds:.0f} s in all")
     if len(plan.steps) > 1:

@@ -251,7 +251,9 @@ def embed_views(data: TrainingData, split: str, boundary: int, num_views: int, c
 
 def tell_speed(what: str, noun: str, wanted: int, computed: int, seconds: float, console: Console) -> None:
     """Say how many photos or views were computed, how fast, and how many needed not be."""
-    stored = f", {wanted - computed:,} were in the store or are copies" if computed < wanted else ""
+    spared = wanted - computed
+    one, more = "1 was in the store or is a copy", f"{spared:,} were in the store or are copies"
+    stored = f", {one if spared == 1 else more}" if spared else ""
     speed = f" in {seconds:.1f} s ({computed / seconds:.0f} photos/s)" if computed else ""
     console.say(f"{what:<11} {counted(computed, noun)}{speed}{stored}")
 
@@ -338,7 +340,7 @@ def tune_suffix(
     def tell(epoch: Epoch) -> None:
         history.add(stage, epoch)
         console.say(
-            f"            epoch {epoch.epoch:>2}: training loss {epoch.train_loss:.3f}, validation loss "
+            f"            epoch {epoch.epoch:>2}: training loss {epoch.train_loss:.3f}, calibrated validation loss "
             f"{epoch.validation_loss:.3f}, accuracy {100 * epoch.validation_accuracy:.1f}%, {epoch.seconds:.1f} s"
             f"{'' if boundary else f' ({len(train) / epoch.seconds:.0f} photos/s)'}"
         )
