@@ -71,11 +71,12 @@ def test_few_photos_get_more_epochs_because_updates_count():
 
 
 def test_views_are_stored_as_far_as_there_is_room():
-    roomy = choose_steps(LADDERS, costs(), math.inf, RECIPE)
-    assert [step.num_views for step in roomy] == [6, 6, 1]  # from pixels they are made anew
-    # A third of the disk may be taken: 48 MB a view of 1,600 photos at stage4.
-    tight = choose_steps(LADDERS, costs(free_bytes=3 * 2 * 96_000_000), math.inf, RECIPE)
+    roomy = choose_steps(LADDERS, costs(160), math.inf, RECIPE)
+    assert [(step.epochs, step.num_views) for step in roomy] == [(12, 3), (12, 3), (50, 1)]  # from pixels: made anew
+    # A third of the disk may be taken: 15.4 MB a view of 256 photos at stage4.
+    tight = choose_steps(LADDERS, costs(160, free_bytes=3 * 2 * 15_400_000), math.inf, RECIPE)
     assert [step.num_views for step in tight] == [3, 2, 1]
+    assert [step.num_views for step in choose_steps(LADDERS, costs(), math.inf, RECIPE)] == [2, 2, 1]
     none = choose_steps([RUNGS[:1]], costs(free_bytes=1000), math.inf, RECIPE)
     assert none == []
 
@@ -136,11 +137,9 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     # Few photos have to be seen more often to be worth it: 180 updates of 16.
     (step,) = choose_steps([smaller], costs(320), math.inf, RECIPE)
     assert step.epochs > 9
-    (step,) = choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 9, 8)], costs(320)), RECIPE)
+    (step,) = choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 9, 2)], costs(320)), RECIPE)
     assert step.epochs == 9
-    assert (
-        choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 6, 2, True)], costs(320)), RECIPE) == []
-    )
+    assert choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 6, 2)], costs(320)), RECIPE) == []
 
 
 def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path, capsys, monkeypatch):

@@ -26,9 +26,10 @@ from headstart.training.stages import TrainingData, fine_tuning, part_text, refi
 
 # What fine-tuning may take of the disk, besides being no more than a third of what is free.
 STORED_BYTES = 10 * 10**9
-MOST_VIEWS = 8
-# Refitting is on a fifth more photos. Where nothing else fits, it is a quarter as long as its step, and views are few.
-REFIT_PHOTOS, SHORT_REFIT, FEWEST_VIEWS = 1.2, 0.25, 2
+# Stored views: the plain one, and more the longer training is; a short one learns less from many (docs/experiments.md).
+FEWEST_VIEWS, MOST_VIEWS, EPOCHS_A_VIEW = 2, 8, 4
+# Refitting is on a fifth more photos. Where nothing else fits, it is a quarter as long as its step.
+REFIT_PHOTOS, SHORT_REFIT = 1.2, 0.25
 _SAMPLE = 64
 # With less than this there is no time to fine-tune, nor to measure how fast it would be.
 LEAST_SECONDS = 15.0
@@ -132,11 +133,11 @@ class Costs:
         return (num_views - 1) * photos / self.embedded_per_second + fitting
 
     def views(self, rung: Rung, epochs: int) -> int:
-        """Return how many views to store: one for each epoch, as far as there is room; 0 where there is none."""
+        """Return how many views to store: one for every few epochs, as far as there is room; 0 where there is none."""
         if rung.boundary == 0:
             return 1
         room = min(STORED_BYTES, self.free_bytes // 3) // max(1, self.view_bytes(rung))
-        return min(MOST_VIEWS, max(2, epochs), room)
+        return min(MOST_VIEWS, max(FEWEST_VIEWS, epochs // EPOCHS_A_VIEW), room)
 
     def view_bytes(self, rung: Rung) -> int:
         """Return the bytes that one view of every photo takes, and another of those validated on where it refits."""
@@ -299,21 +300,21 @@ def choose_steps(ladders: Sequence[Sequence[Rung]], costs: Costs, seconds: float
 def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterator[list[Step]]:
     """Yield the steps of a ladder with more and more epochs; nothing where their views find no room.
 
-    A single step that is as short as can be comes first with fewer views and a shorter refit.
+    A single step that is as short as can be comes first with a shorter refit.
     """
     longer = [(share, False) for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)]
-    shortest = [(0.0, True)] if len(chosen) == 1 else []
-    for share, is_shortest in [*shortest, *longer] if recipe.epochs is None else longer[:1]:
+    shortest = [(0.0, True)] if len(chosen) == 1 and costs.refit else []
+    for share, short_refit in [*shortest, *longer] if recipe.epochs is None else longer[:1]:
         steps = []
         for rung in chosen:
             least, most = _bounds(
                 costs.train_photos / recipe.batch_size, rung is chosen[-1], rung.image_size is not None
             )
             epochs = recipe.epochs or round(least + share * (most - least))
-            views = recipe.num_views or min(costs.views(rung, epochs), FEWEST_VIEWS if is_shortest else MOST_VIEWS)
+            views = recipe.num_views or costs.views(rung, epochs)
             if not views:
                 return
-            steps.append(costs.step(rung, epochs, views, is_shortest))
+            steps.append(costs.step(rung, epochs, views, short_refit))
         yield steps
 
 
