@@ -291,7 +291,8 @@ def _tell_clean(report: PhotoReport, catalog: Catalog, console: Console) -> None
         console.warn(
             f"the clean copy has no photo of {listed(lost)}: all of {whose} photos are left out, see {report.table}"
         )
-    rows = report.problems[report.problems["path"].isin(gone) & report.problems["problem"].map(_leaves_out)]
+    counted_out = report.problems["problem"].map(_leaves_out).astype(bool)  # of no problems at all, it would be text
+    rows = report.problems[report.problems["path"].isin(gone) & counted_out]
     reasons = rows.drop_duplicates("path")["problem"].value_counts(sort=False)
     why = ", ".join(f"{count:,} {problem}" for problem, count in reasons.items())
     without = f"without {why}" if why else "nothing is left out"

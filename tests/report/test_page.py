@@ -126,7 +126,7 @@ def test_where_no_label_looks_wrong_the_report_says_so(made, tmp_path):
 def test_only_as_many_labels_as_may_be_wrong_are_shown_as_such(made, tmp_path):
     section = with_issues(made, tmp_path / "run", suspects=5)
     assert "Of 300 labels, 5 may be wrong." in section
-    wrong, hard = section.split("The least certain labels")
+    wrong, hard = section.split("The least certain of the other labels")
     assert (wrong.count("<li>"), hard.count("<li>")) == (5, 7)
 
 
