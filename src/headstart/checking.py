@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from headstart.evaluation.metrics import Probabilities
     from headstart.recipe import Recipe
     from headstart.run_folder import RunFolder
+    from headstart.training.data import TrainingData
     from headstart.training.embedding import Embedder
     from headstart.training.probe import Floats
-    from headstart.training.stages import TrainingData
 
 _TABLE = "problems.csv"
 _NAMED = 3
@@ -191,7 +191,7 @@ def check_photos(
 
     Photos with known facts, as `audit` takes them, are not looked at again.
     """
-    from headstart.training.stages import photos_of
+    from headstart.training.data import photos_of
 
     started = time.perf_counter()
     found = audit(catalog, console, known)

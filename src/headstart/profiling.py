@@ -24,7 +24,8 @@ from headstart.photos.split import SPLITS
 from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder
 from headstart.stopwatch import Stopwatch
-from headstart.training.stages import LEARNING, Kept, TrainingData, refit_epochs
+from headstart.training.data import LEARNING, TrainingData
+from headstart.training.stages import Kept, refit_epochs
 
 FLOORS = {
     "starting": "none: Python reads PyTorch and the other libraries",
@@ -156,7 +157,7 @@ def _floors(
     epochs = [stage["epochs"] for stage in stages.values() if "epochs" in stage]  # of the steps, in their order
     steps = zip(recipe.plan.steps if recipe.plan else (), epochs, strict=False)
     tuned = [
-        (boundary_of(network, step.unfreeze), data.at(step.image_size).image_size, len(data.photos["train"]), count)
+        (boundary_of(network, step.unfreeze), step.image_size or data.image_size, len(data.photos["train"]), count)
         for step, count in steps
     ]
     refitted = (

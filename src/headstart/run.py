@@ -40,19 +40,18 @@ from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder, open_run_folder
 from headstart.stopwatch import Stopwatch
 from headstart.tracking import History
+from headstart.training.data import TrainingData, photos_of
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
 from headstart.training.plan import EMBEDDING_SHARE, plan_run, size_in_time, time_limit
 from headstart.training.stages import (
     Kept,
-    TrainingData,
     choose_class_weights,
     embed_for_head,
     embed_step,
     fit_head,
     keep,
-    photos_of,
     refit,
     set_classifier,
     tell_speed,

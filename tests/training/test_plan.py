@@ -10,6 +10,7 @@ from headstart.network.backbones import Backbone
 from headstart.recipe import Plan, Recipe, Step
 from headstart.training import plan as module
 from headstart.training.plan import Costs, Rung, choose_steps, ladders_of, size_in_time, time_limit
+from making import make_photos
 
 RUNGS = [Rung("stage6", 12, 150, 500, 40_000), Rung("stage4", 6, 60, 500, 60_000), Rung("all", 0, 30, 500, 0)]
 LADDERS = [RUNGS[:3], RUNGS[:2], RUNGS[:1]]
@@ -164,6 +165,11 @@ def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path
     probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
     stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
     assert np.abs(probabilities - stored).max() < 0.01
+    # And what it grows by is seen at that size, too.
+    grown = headstart.add(
+        tmp_path / "run", make_photos(tmp_path / "more", ("ant", "bee", "cat", "dog")), tmp_path / "grown", quiet=True
+    )
+    assert grown.classifier.preprocessing.image_size == 64
 
 
 def test_steps_share_the_time_that_is_left():

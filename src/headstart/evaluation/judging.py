@@ -27,10 +27,11 @@ from headstart.evaluation.rejection import (
     distances_to,
     fit_rejection,
 )
+from headstart.training.data import TrainingData, pooled_features
 from headstart.training.embedding import Photo
 from headstart.training.hardware import first_process_first
 from headstart.training.probe import Floats, LinearHead
-from headstart.training.stages import Kept, TrainingData, pooled_features
+from headstart.training.stages import Kept
 
 # Before anything is seen, a temperature is taken to be within a factor of 1.6 of 1, two times of three.
 TEMPERATURE_SPREAD = 0.5

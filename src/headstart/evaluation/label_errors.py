@@ -11,9 +11,9 @@ import pandas as pd
 
 from headstart.evaluation.metrics import CHANCE, Labels, Probabilities, mcnemar_p_value, softmax
 from headstart.photos.split import SPLITS
+from headstart.training.data import TrainingData
 from headstart.training.embedding import Photo
 from headstart.training.probe import Floats, fit_probe
-from headstart.training.stages import TrainingData
 
 # Five folds, or more iterations, rank no better (docs/experiments.md), and take up to four times as long.
 FOLDS, _MAX_ITERATIONS = 3, 25

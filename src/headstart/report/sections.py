@@ -91,9 +91,8 @@ def planned(recipe: Json) -> list[str] | None:
     steps = [] if scratch else [f"a head on {counted(plan['probe_views'], 'view')} of each photo, the network frozen"]
     for step in plan["steps"]:
         epochs, views = counted(step["epochs"], "epoch"), counted(step["num_views"], "view")
-        size = f", at {step['image_size']} pixels" if step.get("image_size") else ""
-        part = part_text(step["unfreeze"])
-        steps.append(f"fine-tuning {part}{size}: {epochs}, {views}, {step['seconds']:.0f} s of training forecast")
+        part = part_text(step["unfreeze"], step.get("image_size"))
+        steps.append(f"fine-tuning {part}: {epochs}, {views}, {step['seconds']:.0f} s of training forecast")
     return steps
 
 

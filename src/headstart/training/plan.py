@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -21,8 +21,9 @@ from headstart.errors import HeadstartError, counted
 from headstart.network.cut import boundary_of, suffix, units
 from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
+from headstart.training.data import TrainingData
 from headstart.training.finetuning import training_speed
-from headstart.training.stages import TrainingData, fine_tuning, part_text, refit_epochs
+from headstart.training.stages import fine_tuning, part_text, refit_epochs
 
 # What fine-tuning may take of the disk, besides being no more than a third of what is free.
 STORED_BYTES = 10 * 10**9
@@ -74,14 +75,13 @@ class Rung:
             return self
         share = (image_size / own_size) ** 2
         decoding = 1 / decoded_per_second  # which takes as long
-        return Rung(
-            self.part,
-            self.boundary,
+        return replace(
+            self,
             # A little less than by the pixels: the smaller, the more of the time is not the convolutions'.
-            self.photos_per_second / share**0.9,
-            1 / (decoding + max(0.0, 1 / self.embedded_per_second - decoding) * share),
-            math.ceil(self.row_bytes * share),
-            image_size,
+            photos_per_second=self.photos_per_second / share**0.9,
+            embedded_per_second=1 / (decoding + max(0.0, 1 / self.embedded_per_second - decoding) * share),
+            row_bytes=math.ceil(self.row_bytes * share),
+            image_size=image_size,
         )
 
 
@@ -351,7 +351,7 @@ def _tell(
         stored = costs.train_photos * step.num_views * rung.row_bytes / 1e6
         views = f"{counted(step.num_views, 'view')} stored ({stored:,.0f} MB)" if rung.boundary else "views made anew"
         console.say(
-            f"            {number}. {part_text(step.unfreeze)}{_size_text(step)}: {counted(step.epochs, 'epoch')}, "
+            f"            {number}. {part_text(step.unfreeze, step.image_size)}: {counted(step.epochs, 'epoch')}, "
             f"{views}, about {costs.seconds(step, rung):.0f} s"
         )
     if any(step.image_size for step in plan.steps):
@@ -365,10 +365,6 @@ def _tell(
     console.say(f"            {plan.seconds:.0f} s in all")
     if len(plan.steps) > 1:
         console.say("            a step that is not better on validation photos is undone, and ends the deepening")
-
-
-def _size_text(step: Step) -> str:
-    return f", at {step.image_size} pixels" if step.image_size else ""
 
 
 def size_in_time(image_size: int, count: int, rate: float, seconds: float) -> int:

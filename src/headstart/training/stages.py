@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -20,119 +17,34 @@ from headstart.console import Console
 from headstart.errors import counted
 from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.evaluation.metrics import wilson_interval
-from headstart.network.backbones import Normalise
-from headstart.network.cut import boundary_of, last_boundary, pooled, set_trainable, suffix
-from headstart.photos.catalog import Catalog
-from headstart.photos.split import SPLITS
+from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.recipe import Part, Recipe, Step
 from headstart.tracking import History
-from headstart.training.embedding import Embedder, Photo
+from headstart.training.data import LEARNING, TrainingData, pooled_features
 from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import (
     Epoch,
     FineTuning,
-    Rows,
     State,
-    TrainingRows,
-    ViewRows,
     epochs_left,
     fine_tune,
     interpolated,
     load_state,
     suffix_logits,
-    suffix_outputs,
     trained_state,
 )
 from headstart.training.probe import Floats, HeldRows, Labels, LinearHead, class_weights, fit_probe, loss_and_accuracy
-from headstart.training.store import StoredRows
 
 # The largest class may have this many times the photos of the smallest before classes are weighted.
 BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
-LEARNING = "train and validation"
 EXAMPLE_VIEWS = 4
 # Rows that the probe's regularisation is searched on: of more, it takes minutes, and is the same within a step.
 MOST_SEARCHED = 40_000
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
-# Rows of features that are in memory at once: of any, and of those that a probe on smaller photos is fitted on.
-_ROWS_AT_ONCE, _HELD_ROWS = 512, 10_000
-
-
-def photos_of(table: pd.DataFrame) -> list[Photo]:
-    """Return the photos of a catalog's rows."""
-    return [Photo(path, digest) for path, digest in zip(table["path"], table["digest"], strict=True)]
-
-
-class TrainingData:
-    """The photos of each split with their labels as indices, and what the store holds of them.
-
-    `LEARNING` stands for training and validation photos together, on which the chosen classifier is fitted again.
-    """
-
-    def __init__(self, catalog: Catalog, embedder: Embedder) -> None:
-        self.class_names = catalog.class_names
-        self.embedder = embedder
-        # What a checkpoint belongs to: these photos in this split.
-        self.digest = catalog.digest
-        index = {name: number for number, name in enumerate(catalog.class_names)}
-        self.photos: dict[str, list[Photo]] = {}
-        self.labels: dict[str, Labels] = {}
-        for split in SPLITS:
-            table = catalog.photos[catalog.photos["split"] == split]
-            self.photos[split] = photos_of(table)
-            self.labels[split] = np.array([index[name] for name in table["label"]], np.int64)
-        self.photos[LEARNING] = self.photos["train"] + self.photos["validation"]
-        self.labels[LEARNING] = np.concatenate([self.labels["train"], self.labels["validation"]])
-        self._sized = {self.image_size: self}
-
-    @property
-    def image_size(self) -> int:
-        """The size that photos are seen at, in pixels."""
-        return self.embedder.preprocessing.image_size
-
-    @property
-    def sizes(self) -> list[TrainingData]:
-        """These photos, and the same at every other size that they were asked for at."""
-        return list(self._sized.values())
-
-    def at(self, image_size: int | None) -> TrainingData:
-        """Return the same photos seen at another size; None for this one."""
-        size = image_size or self.image_size
-        if size not in self._sized:
-            other = copy.copy(self)
-            other.embedder = self.embedder.at(size)
-            self._sized[size] = other
-        return self._sized[size]
-
-    def features(self, split: str, num_views: int = 1) -> StoredRows:
-        """Return the (num_views * n, num_features) pooled features of a split's photos, view after view."""
-        return self.embedder.features(self.photos[split], range(num_views))
-
-    def some_features(self, num_views: int, most_rows: int) -> tuple[StoredRows, Labels]:
-        """Return the pooled features of the training photos and the labels of their rows; of very many, of a part.
-
-        The part is an equal share of each class, at least one photo, so that there are about `most_rows` rows.
-        """
-        labels = self.labels["train"]
-        every = -(-len(labels) * num_views // most_rows)
-        chosen = np.flatnonzero(pd.Series(labels).groupby(labels).cumcount().to_numpy() % every == 0)
-        photos = [self.photos["train"][row] for row in chosen]
-        return self.embedder.features(photos, range(num_views)), np.tile(labels[chosen], num_views)
-
-    def feature_views(self, num_views: int) -> ViewRows:
-        """Return the pooled features of the training photos, views apart."""
-        return ViewRows([self.embedder.features(self.photos["train"], [view]) for view in range(num_views)])
-
-    def activations(self, split: str, boundary: int, view: int = 0) -> Rows:
-        """Return the activations of a split at a boundary; pixels at boundary 0."""
-        return self.embedder.rows(self.photos[split], view, boundary)
-
-    def training_rows(self, split: str, boundary: int, num_views: int) -> TrainingRows:
-        """Return the views of a split's photos at a boundary: stored, or, of the pixels, new in each epoch."""
-        if boundary == 0:
-            return self.embedder.fresh_views(self.photos[split])
-        return ViewRows([self.activations(split, boundary, view) for view in range(num_views)])
+# Rows of features, in memory, that a probe on smaller photos is fitted on.
+_HELD_ROWS = 10_000
 
 
 def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -> Floats:
@@ -278,17 +190,6 @@ def set_classifier(network: nn.Module, head: LinearHead) -> None:
         classifier.get_parameter("bias").copy_(torch.from_numpy(head.bias))
 
 
-def pooled_features(network: nn.Module, boundary: int, data: TrainingData, photos: list[Photo]) -> Iterator[Floats]:
-    """Yield the (n, num_features) pooled features of photos in turn, from their activations at a boundary."""
-    rows = data.embedder.rows(photos, 0, boundary)
-    if boundary == last_boundary(network):
-        for start in range(0, len(photos), _ROWS_AT_ONCE):
-            yield rows.take(slice(start, start + _ROWS_AT_ONCE)).astype(np.float32)
-    else:
-        normalised = (Normalise(data.embedder.preprocessing),) if boundary == 0 else ()
-        yield from suffix_outputs(nn.Sequential(*normalised, *pooled(network, boundary)), rows)
-
-
 @dataclass(frozen=True)
 class Tuned:
     """A fine-tuned suffix: its step, its states, and what it measured.
@@ -381,8 +282,8 @@ def _probe_on(
     network: nn.Module, boundary: int, data: TrainingData, weights: Floats, regularisation: float
 ) -> LinearHead:
     """Fit the probe, as strong as it was chosen to be, on what the network makes of stored activations or pixels."""
-    some = slice(None, None, -(-len(data.photos["train"]) // _HELD_ROWS))
-    features = HeldRows(pooled_features(network, boundary, data, data.photos["train"][some]))
+    some = data.some_rows(_HELD_ROWS)
+    features = HeldRows(pooled_features(network, boundary, data, [data.photos["train"][row] for row in some]))
     labels = data.labels["train"][some]
     head, _ = fit_probe(features, labels, features, labels, weights, (regularisation,))
     return head
@@ -395,12 +296,13 @@ def fine_tuning(recipe: Recipe, epochs: int, seconds: float | None = None) -> Fi
     return FineTuning(**{**shared, "epochs": epochs, "time_limit": min(limits, default=None)})
 
 
-def part_text(part: Part) -> str:
-    """Say what trains, in words."""
+def part_text(part: Part, image_size: int | None = None) -> str:
+    """Say what trains, in words, and on photos of which size, where that is not the run's."""
+    size = f", at {image_size} pixels" if image_size else ""
     if isinstance(part, int):
-        return f"the last {'block' if part == 1 else f'{part} blocks'} and the head"
+        return f"the last {'block' if part == 1 else f'{part} blocks'} and the head{size}"
     named = {"all": "the whole network", "head": "the head convolution and the classifier"}
-    return named.get(part, f"{part} and what follows")
+    return named.get(part, f"{part} and what follows") + size
 
 
 def step_name(part: Part) -> str:
