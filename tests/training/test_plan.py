@@ -10,7 +10,7 @@ from headstart.network.backbones import Backbone
 from headstart.recipe import Plan, Recipe, Step
 from headstart.training import plan as module
 from headstart.training.plan import Costs, Rung, choose_steps, ladders_of, size_in_time, time_limit
-from making import make_photos
+from making import make_photo
 
 RUNGS = [Rung("stage6", 12, 150, 500, 40_000), Rung("stage4", 6, 60, 500, 60_000), Rung("all", 0, 30, 500, 0)]
 LADDERS = [RUNGS[:3], RUNGS[:2], RUNGS[:1]]
@@ -166,9 +166,10 @@ def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path
     stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
     assert np.abs(probabilities - stored).max() < 0.01
     # And what it grows by is seen at that size, too.
-    grown = headstart.add(
-        tmp_path / "run", make_photos(tmp_path / "more", ("ant", "bee", "cat", "dog")), tmp_path / "grown", quiet=True
-    )
+    (tmp_path / "more" / "dog").mkdir(parents=True)
+    for number in range(8):
+        make_photo(800 + number, 1).convert("L").save(tmp_path / "more" / "dog" / f"{number}.png")
+    grown = headstart.add(tmp_path / "run", tmp_path / "more", tmp_path / "grown", quiet=True)
     assert grown.classifier.preprocessing.image_size == 64
 
 
