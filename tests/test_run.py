@@ -282,12 +282,12 @@ def test_a_check_that_takes_too_much_of_the_budget_is_left_out_and_stays_so(phot
 
 @pytest.mark.parametrize("refit", [True, False])
 def test_of_many_photos_a_part_is_searched_and_all_are_fitted(photos, tmp_path, capsys, monkeypatch, refit):
-    from headstart.training import stages
+    from headstart.training import plan, stages
 
     choices = {"image_size": 64, "unfreeze": 0, "probe_views": 1, "refit": refit, "quiet": False}
     whole = headstart.train(photos, tmp_path / "whole", **choices)
     assert " rows)" not in capsys.readouterr().out
-    monkeypatch.setattr(stages, "MOST_SEARCHED", 12)
+    monkeypatch.setattr(plan, "MOST_SEARCHED", 12)
     seen, fit_probe = [], stages.fit_probe
     monkeypatch.setattr(
         stages, "fit_probe", lambda *given, **named: seen.append(given[1]) or fit_probe(*given, **named)
@@ -298,3 +298,20 @@ def test_of_many_photos_a_part_is_searched_and_all_are_fitted(photos, tmp_path, 
     assert whole.metrics["test"]["accuracy"] == part.metrics["test"]["accuracy"] == 1.0
     found = part.classifier.predict(sorted(photos.rglob("*.png")))
     assert (found["label"] == [Path(path).parent.name for path in found["path"]]).all()
+
+
+def test_of_too_many_photos_for_the_budget_a_part_is_used(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("headstart.photos.catalog._LEAST_OF_A_PART", 4)
+    with monkeypatch.context() as slow:
+        # As on a computer where 30 photos are very many, and the time is enough for half of them.
+        slow.setattr("headstart.run.EMBEDDING_SHARE", 1e-9)
+        slow.setattr("headstart.run.size_in_time", lambda *given: 64)
+        slow.setattr("headstart.run.count_in_time", lambda *given: 15)
+        run = headstart.train(photos, tmp_path / "run", unfreeze=0)
+    told = capsys.readouterr().out
+    assert "about 15 of the photos are used, an equal share of each class: all would take too long" in told
+    used = pd.read_csv(run.folder / "catalog.csv")
+    assert used["label"].value_counts().tolist() == [5, 5, 5]
+    # The recipe repeats it without measuring anything.
+    again = headstart.train(recipe=run.folder / "recipe.toml", output=tmp_path / "again")
+    assert pd.read_csv(again.folder / "catalog.csv").equals(used)

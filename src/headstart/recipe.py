@@ -90,14 +90,18 @@ class Step(BaseModel):
 class Plan(BaseModel):
     """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels.
 
-    `seconds` is the forecast for the whole run, `closing_seconds` that for what follows the test: labels, report.
-    `check` says whether there is time to look for what is wrong with photos and labels.
+    `num_photos` is about how many photos are used where not all are, `searched_rows` how many rows of features the
+    probe's regularisation is searched on at most. `seconds` is the forecast for the whole run, `closing_seconds` that
+    for what follows the test: labels, report. `check` says whether there is time to look for what is wrong with photos
+    and labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int = Field(ge=32, le=1024)
+    num_photos: int | None = Field(default=None, ge=1)
     probe_views: int = Field(ge=1, le=64)
+    searched_rows: int = Field(default=40_000, ge=1)
     steps: tuple[Step, ...]
     seconds: float = Field(ge=0, description="forecast for the whole run")
     closing_seconds: float = Field(default=4.0, ge=0)

@@ -44,7 +44,14 @@ from headstart.training.data import TrainingData, photos_of
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
-from headstart.training.plan import EMBEDDING_SHARE, plan_run, size_in_time, time_limit
+from headstart.training.plan import (
+    EMBEDDING_SHARE,
+    count_in_time,
+    logits_per_second,
+    plan_run,
+    size_in_time,
+    time_limit,
+)
 from headstart.training.stages import (
     Kept,
     choose_class_weights,
@@ -130,7 +137,8 @@ def train(
         network = build(backbone, len(catalog.class_names), recipe.drop_path_rate)
         weights = load_weights(network, backbone, recipe.weights)
         with watch.timing("planning"):
-            preprocessing = _preprocessing(recipe, network, weights, catalog, store, console)
+            preprocessing, part = _in_time(recipe, network, weights, catalog, store, console)
+        catalog = catalog if part is None else catalog.part(part)
         embedder = _embedder(recipe, network, weights, preprocessing, catalog, store)
         _tell_network(recipe, weights, embedder, console)
         with watch.timing("embedding"), first_process_first():
@@ -147,8 +155,8 @@ def train(
 
         followed = recipe.plan is not None  # to the letter, however long it takes
         with watch.timing("planning"):
-            plan = recipe.plan or same_for_all(plan_run(recipe, network, data, watch.elapsed, console))
-        recipe = recipe.model_copy(update={"plan": plan.model_copy(update={"check": checks})})
+            plan = recipe.plan or same_for_all(plan_run(recipe, network, data, checks, watch.elapsed, console))
+        recipe = recipe.model_copy(update={"plan": plan.model_copy(update={"num_photos": part})})
         folder.begin(recipe, catalog, found)
         history.begin(folder, recipe)
 
@@ -230,23 +238,38 @@ def _tell_photos(catalog: Catalog, console: Console) -> None:
         console.say(f"            ignored {told}")
 
 
-def _preprocessing(
+def _in_time(
     recipe: Recipe, network: nn.Module, weights: Weights, catalog: Catalog, store: Path, console: Console
-) -> Preprocessing:
-    """Choose how photos become pixels; of very many photos, smaller ones."""
-    backbone = backbone_named(recipe.backbone)
+) -> tuple[Preprocessing, int | None]:
+    """Choose how photos become pixels, and about how many are used: very many are made smaller, of too many a part.
+
+    The number is None where all are used.
+    """
+    backbone, plan = backbone_named(recipe.backbone), recipe.plan
     usual = backbone.image_size if recipe.from_scratch else backbone.transfer_size
-    size = recipe.plan.image_size if recipe.plan else recipe.image_size
+    size, count = (plan.image_size, plan.num_photos) if plan else (recipe.image_size, None)
     preprocessing = backbone.preprocessing(recipe.resize_policy, size or usual, weights.normalisation)
     # Slower than 50 photos/s is seldom; below that number there is nothing to find out.
     if size is None and not recipe.from_scratch and len(catalog.photos) > 50 * EMBEDDING_SHARE * recipe.budget_seconds:
         embedder = _embedder(recipe, network, weights, preprocessing, catalog, store)
-        rate = embedder.speed(photos_of(catalog.photos.iloc[:64]))
+        sample = photos_of(catalog.photos.iloc[:64])
+        rate = embedder.speed(sample)
         size = same_for_all(size_in_time(usual, len(catalog.photos), rate, recipe.budget_seconds))
         if size < usual:
             console.say(f"Image size  {size} pixels: at {usual}, {rate:.0f} photos/s would take too long")
-        preprocessing = backbone.preprocessing(recipe.resize_policy, size, weights.normalisation)
-    return preprocessing
+            preprocessing = backbone.preprocessing(recipe.resize_policy, size, weights.normalisation)
+            rate = embedder.at(size).speed(sample)
+        features = int(network.get_submodule("classifier").get_parameter("weight").shape[1])
+        classes, logits_rate = len(catalog.class_names), logits_per_second(features)
+        count = same_for_all(count_in_time(rate, logits_rate, classes, recipe.budget_seconds))
+    if count is not None and count >= len(catalog.photos):
+        count = None
+    if count is not None:
+        console.say(
+            f"            about {count:,} of the photos are used, an equal share of each class: all would take too "
+            f"long for --budget {recipe.budget}"
+        )
+    return preprocessing, count
 
 
 def _embedder(

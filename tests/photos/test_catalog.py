@@ -481,3 +481,13 @@ def test_no_problems_is_an_empty_table_that_rows_can_be_added_to():
 def test_catalog_is_immutable(tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         Catalog(tmp_path, no_problems(), []).root = tmp_path
+
+
+def test_a_part_is_an_equal_share_of_each_class_and_split(write_photos):
+    names = [f"train/cat/{n}.png" for n in range(40)] + [f"train/dog/{n}.png" for n in range(12)]
+    catalog = read_catalog(write_photos(*names, *(f"test/{label}/{n}.png" for label in ("cat", "dog") for n in (0, 1))))
+    part = catalog.part(28)  # half of them, but no class loses its last ten
+    counts = Counter(zip(part.photos["label"], part.photos["split"], strict=True))
+    assert counts == {("cat", "train"): 20, ("dog", "train"): 10, ("cat", "test"): 2, ("dog", "test"): 2}
+    assert set(part.photos["path"]) < set(catalog.part(40).photos["path"])
+    assert part.class_names == catalog.class_names and part.digest == catalog.part(28).digest

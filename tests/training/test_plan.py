@@ -9,7 +9,7 @@ from headstart import HeadstartError
 from headstart.network.backbones import Backbone
 from headstart.recipe import Plan, Recipe, Step
 from headstart.training import plan as module
-from headstart.training.plan import Costs, Rung, choose_steps, ladders_of, size_in_time, time_limit
+from headstart.training.plan import Costs, Rung, choose_steps, count_in_time, ladders_of, size_in_time, time_limit
 from making import make_photo
 
 RUNGS = [Rung("stage6", 12, 150, 500, 40_000), Rung("stage4", 6, 60, 500, 60_000), Rung("all", 0, 30, 500, 0)]
@@ -18,7 +18,7 @@ RECIPE = Recipe.make(photos="x")
 
 
 def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
-    return Costs(photos, photos // 5, photos // 5, 500, 2000, free_bytes, True)
+    return Costs(photos, photos // 5, photos // 5, 500, 2000, 1e7, free_bytes, True)
 
 
 def needed(steps: list[Step], of: Costs) -> float:
@@ -53,16 +53,26 @@ def test_where_nothing_else_fits_the_refit_is_shorter():
     (short,) = choose_steps(LADDERS, costs(), needed([least], costs()) - 1, RECIPE)
     assert (short.epochs, short.num_views, short.refit_epochs) == (least.epochs, 2, 1)
     # Without a refit nothing can be saved on it, and epochs that were asked for are refitted as usual.
-    unfitted = Costs(1000, 200, 200, 500, 2000, 10**12, False)
+    unfitted = Costs(1000, 200, 200, 500, 2000, 1e7, 10**12, False)
     assert choose_steps(LADDERS, unfitted, unfitted.seconds(least, RUNGS[0]) - 1, RECIPE) == []
     (asked,) = choose_steps([RUNGS[:1]], costs(), 1, Recipe.make(photos="x", epochs=8))
     assert (asked.epochs, asked.refit_epochs) == (8, None)
 
 
 def test_views_that_are_there_cost_the_probe_nothing():
-    assert costs().probe_seconds(1, 10) == pytest.approx(module.PROBE_SECONDS + module.SECONDS_PER_LOGIT * 12_000)
-    more = costs().probe_seconds(3, 10) - costs().probe_seconds(1, 10)
-    assert more == pytest.approx(2 * 1200 / 500 + 2 * module.SECONDS_PER_LOGIT * 12_000)
+    evaluations = module.SEARCH_EVALUATIONS + module.FIT_EVALUATIONS
+    once = costs().probe_seconds(1, 10, 5000)
+    assert once == pytest.approx(module.PROBE_SECONDS + evaluations * 12_000 / 1e7)
+    assert costs().probe_seconds(3, 10, 5000) - once == pytest.approx(2 * 1200 / 500 + 2 * evaluations * 12_000 / 1e7)
+
+
+def test_a_search_on_many_rows_takes_a_share_of_the_time():
+    assert costs().searched_rows(10, math.inf) == module.MOST_SEARCHED
+    assert costs().searched_rows(1000, 1) == module.FEWEST_SEARCHED
+    rows = costs().searched_rows(100, 240)
+    assert module.SEARCH_EVALUATIONS * rows * 100 / 1e7 == pytest.approx(module.SEARCH_SHARE * 240, rel=1e-3)
+    of_a_part = costs(100_000).probe_seconds(1, 10, 6000) - costs(100_000).probe_seconds(1, 10, 5000)
+    assert of_a_part == pytest.approx(module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7)
 
 
 def test_few_photos_get_more_epochs_because_updates_count():
@@ -190,6 +200,12 @@ def test_very_many_photos_are_embedded_smaller():
     assert size_in_time(256, 10**9, 500, 300) == 128
     assert size_in_time(256, 120_000, 500, 300) == 160  # half the time: 256 / sqrt(2), on a grid of 32
     assert size_in_time(256, 10**9, 500, math.inf) == 256
+
+
+def test_of_too_many_photos_a_part_is_used():
+    # 0.7 of 300 s, of which each photo takes 1/500 for embedding and 100 * 100 / 1e7 for the probe.
+    assert count_in_time(500, 1e7, 100, 300) == 70_000
+    assert count_in_time(500, 1e7, 100, math.inf) > 10**15
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ _ONE_IGNORED = {
 }
 
 
+# Of a class in a split, where not all photos are used.
+_LEAST_OF_A_PART = 10
+
+
 @dataclass(frozen=True)
 class Catalog:
     """Photos with their labels.
@@ -84,6 +88,14 @@ class Catalog:
         kept = self.photos[~self.photos["path"].isin(set(problems["path"]))].reset_index(drop=True)
         every = pd.concat([self.problems, problems], ignore_index=True)
         return replace(self, photos=kept, problems=every)
+
+    def part(self, count: int) -> Catalog:
+        """Return about `count` of the photos: an equal share of each class and split, at least ten, by their bytes."""
+        photos = self.photos
+        groups = photos.sort_values("digest", kind="stable").groupby(["label", "split"])["digest"]
+        wanted = (groups.transform("size") * (count / len(photos))).clip(lower=_LEAST_OF_A_PART)
+        kept = (groups.cumcount() < wanted).reindex(photos.index)
+        return replace(self, photos=photos[kept].reset_index(drop=True))
 
 
 def no_problems() -> pd.DataFrame:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from headstart.console import Console
 from headstart.errors import HeadstartError, counted
 from headstart.network.cut import boundary_of, suffix, units
+from headstart.peaks import product_speed
 from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
 from headstart.training.data import TrainingData
@@ -36,8 +39,12 @@ _SAMPLE = 64
 LEAST_SECONDS = 15.0
 # The probe gains from a plain and two augmented views (docs/experiments.md), if they take a small share of the time.
 PROBE_VIEWS, PROBE_SHARE = 3, 0.15
-# Of fitting, judging and refitting the probe, and that for each view of a photo and each class (two cores).
-PROBE_SECONDS, SECONDS_PER_LOGIT = 3.0, 4e-6
+# Judging the probe; the evaluations of searching its regularisation and of fitting it on all rows; and the share of the
+# peak of matrix products that they reach.
+PROBE_SECONDS, SEARCH_EVALUATIONS, FIT_EVALUATIONS, PROBE_EFFICIENCY = 3.0, 500, 100, 0.4
+# Rows that the regularisation is searched on: of more, it takes minutes, and is the same within a step. What the search
+# may take of the time.
+FEWEST_SEARCHED, MOST_SEARCHED, SEARCH_SHARE = 5_000, 40_000, 0.15
 # Writing the classifier and the report; ranking suspect labels, and that for each photo and class (two cores).
 CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
@@ -50,8 +57,9 @@ LEAST_UPDATES_SMALLER = 180
 # Where no step fits on photos of the run's size, fine-tuning sees smaller ones, of these shares of it
 # (docs/experiments.md).
 TUNING_SHARES = (3 / 4, 5 / 8)
-# What embedding the photos once may take of the budget, before they are made smaller.
-EMBEDDING_SHARE = 0.4
+# What embedding the photos once may take of the budget, before they are made smaller; and what that and fitting the
+# probe may take, before a part of them is left out.
+EMBEDDING_SHARE, PART_SHARE = 0.4, 0.7
 SMALLEST_IMAGE = 128
 
 
@@ -87,13 +95,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a plan is made from: numbers of photos, photos/s of embedding and decoding, and room on the disk."""
+    """What a plan is made from: numbers of photos, photos/s of embedding and decoding, and room on the disk.
+
+    `logits_per_second` is how many logits L-BFGS evaluates for the probe, gradients included.
+    """
 
     train_photos: int
     validation_photos: int
     test_photos: int
     embedded_per_second: float
     decoded_per_second: float
+    logits_per_second: float
     free_bytes: int
     refit: bool
 
@@ -126,10 +138,17 @@ class Costs:
         seconds = (PROBE_VIEWS - 1) * (self.train_photos + self.validation_photos) / self.embedded_per_second
         return PROBE_VIEWS if seconds < PROBE_SHARE * seconds_left else 1
 
-    def probe_seconds(self, num_views: int, num_classes: int) -> float:
-        """Return what the probe takes: views not embedded yet, passes over all for each strength, and judging it."""
+    def searched_rows(self, num_classes: int, seconds_left: float) -> int:
+        """Return how many rows at most the probe's regularisation is searched on."""
+        rows = SEARCH_SHARE * seconds_left * self.logits_per_second / (SEARCH_EVALUATIONS * num_classes)
+        return int(min(MOST_SEARCHED, max(FEWEST_SEARCHED, rows)))
+
+    def probe_seconds(self, num_views: int, num_classes: int, searched_rows: int) -> float:
+        """Return what the probe takes: views not embedded yet, the search, the fit on all rows, and judging it."""
         photos = self.train_photos + self.validation_photos
-        fitting = PROBE_SECONDS + SECONDS_PER_LOGIT * num_views * photos * num_classes
+        evaluated = SEARCH_EVALUATIONS * min(searched_rows, num_views * photos)
+        evaluated += FIT_EVALUATIONS * num_views * photos
+        fitting = PROBE_SECONDS + evaluated * num_classes / self.logits_per_second
         return (num_views - 1) * photos / self.embedded_per_second + fitting
 
     def views(self, rung: Rung, epochs: int) -> int:
@@ -144,65 +163,68 @@ class Costs:
         return (self.train_photos + 2 * self.validation_photos + self.test_photos) * rung.row_bytes
 
 
-def plan_run(recipe: Recipe, network: nn.Module, data: TrainingData, elapsed: float, console: Console) -> Plan:
+def plan_run(
+    recipe: Recipe, network: nn.Module, data: TrainingData, checks: bool, elapsed: float, console: Console
+) -> Plan:
     """Measure what embedding and training cost here, plan the run, and say what and why.
 
     Args:
         recipe: what it gives of depth, epochs and views is kept.
         network: to be trained.
         data: the photos, split and embedded.
+        checks: whether labels are checked in the end.
         elapsed: seconds since the run began.
         console: where the plan is told.
     """
     started = time.perf_counter() - elapsed
     seconds_left = recipe.budget_seconds - elapsed
-    size, closing = data.embedder.preprocessing.image_size, closing_seconds(recipe, data)
+    closing, num_classes = closing_seconds(recipe, data, checks), len(data.class_names)
+    plan = Plan(
+        image_size=data.image_size,
+        probe_views=recipe.probe_views or 1,
+        searched_rows=FEWEST_SEARCHED,
+        steps=(),
+        seconds=round(elapsed + closing, 1),
+        closing_seconds=closing,
+        check=checks,
+    )
     if seconds_left < LEAST_SECONDS and recipe.unfreeze is None and recipe.epochs is None:
         console.say(
             f"Plan        {max(0, seconds_left):.0f} s left of {recipe.budget}: the probe alone, nothing is measured"
         )
-        return Plan(
-            image_size=size,
-            probe_views=recipe.probe_views or 1,
-            steps=(),
-            seconds=round(elapsed + closing, 1),
-            closing_seconds=closing,
-        )
+        return plan
     costs = _measured(recipe, data)
+    searched_rows = costs.searched_rows(num_classes, seconds_left)
     probe_views = recipe.probe_views or costs.probe_views(seconds_left)
     spoken_for = closing
     if not recipe.from_scratch:
-        spoken_for += costs.probe_seconds(probe_views, len(data.class_names))
+        spoken_for += costs.probe_seconds(probe_views, num_classes, searched_rows)
     rungs: list[Rung] = []
     steps: list[Step] = []
     ladders: list[list[Rung]] = []
     depths = ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,)
     for part in depths if recipe.unfreeze != 0 else ():
         rungs.append(_rung(part, recipe, network, data, costs.embedded_per_second))
-        ladders = ladders_of(rungs, size, costs, recipe)
+        ladders = ladders_of(rungs, data.image_size, costs, recipe)
         left = recipe.budget_seconds - (time.perf_counter() - started)
         steps = choose_steps(ladders, costs, left - spoken_for, recipe)
         if not steps or steps[-1].unfreeze != part:
             break  # deeper ones cost more still
     if not steps and recipe.probe_views is None and not recipe.from_scratch:
         # Time that no step can use is enough for the probe's views.
-        in_all = costs.probe_seconds(PROBE_VIEWS, len(data.class_names)) + closing
+        in_all = costs.probe_seconds(PROBE_VIEWS, num_classes, searched_rows) + closing
         if in_all < recipe.budget_seconds - (time.perf_counter() - started):
             probe_views, spoken_for = PROBE_VIEWS, in_all
-    plan = Plan(
-        image_size=size,
-        probe_views=probe_views,
-        steps=tuple(steps),
-        seconds=round(time.perf_counter() - started + spoken_for + _needed(steps, ladders, costs), 1),
-        closing_seconds=closing,
-    )
+    seconds = time.perf_counter() - started + spoken_for + _needed(steps, ladders, costs)
+    chosen = {"probe_views": probe_views, "searched_rows": searched_rows, "steps": tuple(steps)}
+    plan = plan.model_copy(update={**chosen, "seconds": round(seconds, 1)})
     _tell(plan, ladders, costs, seconds_left, recipe, console)
     return plan
 
 
-def closing_seconds(recipe: Recipe, data: TrainingData) -> float:
-    """Return what follows the test takes: the report, and the ranking of suspect labels."""
-    if not recipe.check or recipe.from_scratch:
+def closing_seconds(recipe: Recipe, data: TrainingData, checks: bool) -> float:
+    """Return what follows the test takes: the report, and the ranking of suspect labels where they are checked."""
+    if not checks or recipe.from_scratch:
         return CLOSING_SECONDS
     logits = sum(len(data.photos[split]) for split in SPLITS) * len(data.class_names)
     return round(CLOSING_SECONDS + RANKING_SECONDS + RANKING_SECONDS_PER_LOGIT * logits, 1)
@@ -226,15 +248,22 @@ def refit_seconds(step: Step) -> float:
 
 def _measured(recipe: Recipe, data: TrainingData) -> Costs:
     sample = data.photos["train"][:_SAMPLE]
+    (num_features,) = data.embedder.row_shape(data.embedder.features_boundary)
     return Costs(
         train_photos=len(data.photos["train"]),
         validation_photos=len(data.photos["validation"]),
         test_photos=len(data.photos["test"]),
         embedded_per_second=math.inf if recipe.from_scratch else data.embedder.speed(sample),
         decoded_per_second=data.embedder.decoding_speed(sample),
+        logits_per_second=logits_per_second(num_features),
         free_bytes=shutil.disk_usage(data.embedder.cache).free,
         refit=recipe.refits,
     )
+
+
+def logits_per_second(num_features: int) -> float:
+    """Measure how many logits of so many features L-BFGS evaluates in a second, with their gradients."""
+    return PROBE_EFFICIENCY * product_speed(torch.device("cpu"), torch.float32, 0.1) / (4 * num_features)
 
 
 def ladder(network: nn.Module) -> tuple[Part, ...]:
@@ -380,6 +409,20 @@ def size_in_time(image_size: int, count: int, rate: float, seconds: float) -> in
     if share >= 1:
         return image_size
     return max(SMALLEST_IMAGE, int(image_size * math.sqrt(share)) // 32 * 32)
+
+
+def count_in_time(rate: float, logits_rate: float, num_classes: int, seconds: float) -> int:
+    """Return how many photos can be embedded and a probe be fitted on them in the time that both may take together.
+
+    Args:
+        rate: photos/s of embedding.
+        logits_rate: as `logits_per_second` measures it.
+        num_classes: of the photos.
+        seconds: of the budget.
+    """
+    if math.isinf(seconds):
+        return sys.maxsize
+    return int(PART_SHARE * seconds / (1 / rate + FIT_EVALUATIONS * num_classes / logits_rate))
 
 
 def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float | None:

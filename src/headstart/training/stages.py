@@ -33,18 +33,26 @@ from headstart.training.finetuning import (
     suffix_logits,
     trained_state,
 )
-from headstart.training.probe import Floats, HeldRows, Labels, LinearHead, class_weights, fit_probe, loss_and_accuracy
+from headstart.training.probe import (
+    Features,
+    Floats,
+    HeldRows,
+    Labels,
+    LinearHead,
+    class_weights,
+    fit_probe,
+    loss_and_accuracy,
+)
 
 # The largest class may have this many times the photos of the smallest before classes are weighted.
 BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 EXAMPLE_VIEWS = 4
-# Rows that the probe's regularisation is searched on: of more, it takes minutes, and is the same within a step.
-MOST_SEARCHED = 40_000
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
-# Rows of features, in memory, that a probe on smaller photos is fitted on.
-_HELD_ROWS = 10_000
+# Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation as a
+# multiple of what validation chose (docs/experiments.md).
+_HELD_ROWS, START_REGULARISATION = 10_000, 10.0
 
 
 def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -> Floats:
@@ -119,7 +127,7 @@ def fit_head(
         head, _ = fit_example_head(rows, labels, *validation, num_classes, recipe.seed, settings, add)
         detail = f"batch normalisation, dropout 0.2, dense; Adam, {recipe.example_epochs} epochs"
     else:
-        features, tiled = data.some_features(views, MOST_SEARCHED)
+        features, tiled = data.some_features(views, recipe.plan.searched_rows if recipe.plan else len(labels) * views)
         head, path = fit_probe(features, tiled, *validation, weights, on_step=add)
         best = min(path, key=lambda step: step.validation_loss)
         searched = f", on {len(tiled):,} of {len(labels) * views:,} rows" if len(tiled) < len(labels) * views else ""
