@@ -17,7 +17,7 @@ Head = Literal["probe", "example"]
 """What is fitted on the frozen features: the probe, or the Keras example's head."""
 ClassWeights = Literal["auto", "none", "balanced"]
 """Whether rare classes weigh more in the loss."""
-Optimiser = Literal["adamw", "adam", "sgd", "rmsprop"]
+Optimiser = Literal["lamb", "adamw", "adam", "sgd", "rmsprop"]
 """What takes the steps of training."""
 Schedule = Literal["cosine", "constant"]
 """How the learning rate goes on after warm-up."""

@@ -47,9 +47,13 @@ _PLANNED_FROM = {
     "refit",
 }
 
+# What optimisers whose steps are not relative to the weights want instead.
+_ABSOLUTE_RATES: dict[str, Any] = {"learning_rate": 5e-4, "head_learning_rate": 2e-4}
+
 # What training from random weights wants instead.
 _FROM_SCRATCH: dict[str, Any] = {
     "budget": "none",
+    "optimiser": "adamw",
     "unfreeze": "all",
     "epochs": 40,
     "learning_rate": 2e-3,
@@ -149,10 +153,10 @@ class Recipe(BaseModel):
     refit: bool = Field(True, description="on training and validation photos, after every choice is made")
     epochs: int | None = Field(None, ge=1, le=1000)
     batch_size: int = Field(16, ge=1, le=4096)
-    optimiser: Optimiser = "adamw"
+    optimiser: Optimiser = "lamb"
     schedule: Schedule = "cosine"
-    learning_rate: float = Field(5e-4, gt=0, le=1)
-    head_learning_rate: float = Field(2e-4, gt=0, le=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    head_learning_rate: float = Field(2e-3, gt=0, le=1)
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a unit as a share of the next one's")
     weight_decay: float = Field(0.01, ge=0, le=10)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -221,6 +225,8 @@ class Recipe(BaseModel):
         given = {name: value for name, value in choices.items() if value is not None}
         if given.get("weights") == "none":
             given = {**_FROM_SCRATCH, **given}
+        elif given.get("optimiser", "lamb") != "lamb":
+            given = {**_ABSOLUTE_RATES, **given}
         try:
             made = cls(**given)
         except ValidationError as error:

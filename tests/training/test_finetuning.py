@@ -25,7 +25,7 @@ PREPROCESSING = LITE0.preprocessing("squash", 64)
 NUM_PHOTOS, NUM_VIEWS = 24, 2
 WEIGHTS = np.ones(3, np.float32)
 LABELS = np.arange(NUM_PHOTOS) % 3
-SETTINGS = FineTuning(epochs=3, batch_size=4, learning_rate=1e-3, head_learning_rate=1e-3, patience=5)
+SETTINGS = FineTuning(3, 4, 1e-3, 1e-3, optimiser="adamw", patience=5)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_stored_activations_train_as_recomputed_ones_do(network, pixels, tmp_pat
     ends, recomputed = [], []
     for recompute in (False, True):
         rows = [FloatRows(view, frozen, recompute) for view in pixels]
-        settings = FineTuning(epochs=1, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3)
+        settings = FineTuning(1, 8, 1e-3, 1e-3, optimiser="adamw")
         trainable, _, history = tune(network, rows, tmp_path / f"{recompute}.safetensors", settings)
         ends.append((trained_state(trainable), history[0].train_loss))
         recomputed.append(sum(view.recomputed for view in rows))
@@ -194,7 +194,7 @@ def test_rates_fall_off_with_the_distance_from_the_classifier(network):
     )
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("optimiser", ["lamb", "adamw", "adam", "sgd", "rmsprop"])
 def test_every_optimiser_resumes_with_averages_and_mixing(network, rows, tmp_path, optimiser):
     settings = FineTuning(
         epochs=2,

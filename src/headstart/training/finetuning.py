@@ -56,10 +56,10 @@ class FineTuning:
 
     epochs: int = 12
     batch_size: int = 32
-    learning_rate: float = 5e-4
-    head_learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
+    head_learning_rate: float = 2e-3
     layer_decay: float = 1.0
-    optimiser: Optimiser = "adamw"
+    optimiser: Optimiser = "lamb"
     schedule: Schedule = "cosine"
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
@@ -395,7 +395,15 @@ def _optimiser(suffix: nn.Module, settings: FineTuning) -> torch.optim.Optimizer
 
 
 def named_optimiser(name: Optimiser, groups: Any, learning_rate: float = 1e-3) -> torch.optim.Optimizer:
-    """Make an optimiser by name; Adam with Keras's epsilon, SGD with Nesterov's momentum of 0.9."""
+    """Make an optimiser by name; Adam with Keras's epsilon, SGD with Nesterov's momentum of 0.9.
+
+    LAMB (You et al., 2020) takes Adam's direction, by a share of the norm of what it changes: the learning rate.
+    """
+    if name == "lamb":
+        from timm.optim.lamb import Lamb
+
+        # Gradients are clipped before. Without decay, too, steps are relative: biases of a network are small.
+        return Lamb(groups, learning_rate, max_grad_norm=None, always_adapt=True)
     if name == "adam":
         return torch.optim.Adam(groups, learning_rate, eps=1e-7)
     if name == "sgd":
@@ -469,6 +477,9 @@ class _Progress:
             for key, value in state.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"optimiser.{key}.{self._names[id(parameter)]}"] = value
+        for number, group in enumerate(self._training.optimiser.param_groups):
+            if "step" in group:  # LAMB counts its steps there
+                tensors[f"steps.{number}"] = torch.as_tensor(group["step"])
         # A copy of each: an average and its source may share memory at first, which safetensors refuses.
         tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
         with written_whole(self._checkpoint) as draft:
@@ -490,6 +501,8 @@ class _Progress:
                     self.kept[name] = tensor
                 elif kind in places:
                     places[kind][name].copy_(tensor)
+                elif kind == "steps":
+                    self._training.optimiser.param_groups[int(name)]["step"] = tensor
                 else:
                     entry, name = name.split(".", 1)
                     parameter = self._training.changing[name]

@@ -233,8 +233,8 @@ def tune_suffix(
     boundary = boundary_of(network, step.unfreeze)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     start = before = trained_state(trainable, recipe.train_batch_norm)
-    if kept.regularisation is not None and kept.image_size != data.image_size:
-        set_classifier(network, _probe_on(network, boundary, data, weights, kept.regularisation))
+    if kept.regularisation is not None:
+        set_classifier(network, _softer_probe(network, boundary, data, recipe, weights, kept))
         start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
@@ -286,14 +286,24 @@ def tune_suffix(
     return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result})
 
 
-def _probe_on(
-    network: nn.Module, boundary: int, data: TrainingData, weights: Floats, regularisation: float
+def _softer_probe(
+    network: nn.Module, boundary: int, data: TrainingData, recipe: Recipe, weights: Floats, probe: Kept
 ) -> LinearHead:
-    """Fit the probe, as strong as it was chosen to be, on what the network makes of stored activations or pixels."""
-    some = data.some_rows(_HELD_ROWS)
-    features = HeldRows(pooled_features(network, boundary, data, [data.photos["train"][row] for row in some]))
-    labels = data.labels["train"][some]
-    head, _ = fit_probe(features, labels, features, labels, weights, (regularisation,))
+    """Fit the probe that training starts from: more regularised than what was chosen, and on photos of this size.
+
+    The features are about to change, and a head that leans on their smallest differences loses more by that
+    (docs/experiments.md).
+    """
+    assert probe.regularisation is not None  # noqa: S101
+    features: Features
+    if probe.image_size == data.image_size:
+        features, labels = data.some_features(head_views(recipe), _HELD_ROWS)
+    else:  # from stored activations or pixels, as they are there already
+        some = data.some_rows(_HELD_ROWS)
+        features = HeldRows(pooled_features(network, boundary, data, [data.photos["train"][row] for row in some]))
+        labels = data.labels["train"][some]
+    strengths = (START_REGULARISATION * probe.regularisation,)
+    head, _ = fit_probe(features, labels, features, labels, weights, strengths)
     return head
 
 
