@@ -50,7 +50,7 @@ def advice(recipe: Recipe, catalog: Catalog, image_size: int) -> Iterator[str]:
         yield "BatchNorm trains: small batches spoil its statistics, and with them what the network has learnt."
     if trains and recipe.optimiser == "rmsprop":
         yield "RMSprop: its momentum spoils pretrained weights in the first steps; adamw and sgd do not."
-    if trains and recipe.batch_size > 64 and recipe.batch_size * 8 > training:
+    if trains and recipe.batch_size is not None and recipe.batch_size > 64 and recipe.batch_size * 8 > training:
         steps = -(-training // recipe.batch_size)
         yield f"batches of {recipe.batch_size} make {steps} steps an epoch: smaller ones do better on so few photos."
     if backbone.parameters_without_top > _LARGE_PARAMETERS and training < _PHOTOS_FOR_LARGE:

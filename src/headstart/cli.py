@@ -139,7 +139,7 @@ def train(
     drop_path_rate: Annotated[float | None, _option(_NETWORK, "In trained blocks.", "0; from scratch 0.1")] = None,
     engine: Annotated[WantedEngine | None, _option(_NETWORK, "What runs the frozen part.", "auto")] = None,
     precision: Annotated[Precision | None, _option(_NETWORK, "Of training's forward pass.", "auto")] = None,
-    batch_size: Annotated[int | None, _option(_DETAIL, "Photos a step.", "16; from scratch 32")] = None,
+    batch_size: Annotated[int | None, _option(_DETAIL, "Photos a step.", "8, of many 16")] = None,
     optimiser: Annotated[Optimiser | None, _option(_DETAIL, "What takes the steps.", "lamb")] = None,
     learning_rate: Annotated[float | None, _option(_DETAIL, "Peak.", "0.002; not lamb: 0.0005")] = None,
     head_learning_rate: Annotated[float | None, _option(_DETAIL, "The head's.", "0.002; not lamb: 0.0002")] = None,

@@ -43,6 +43,7 @@ _PLANNED_FROM = {
     "probe_views",
     "unfreeze",
     "epochs",
+    "batch_size",
     "num_views",
     "refit",
 }
@@ -75,7 +76,7 @@ Part = int | str
 
 
 class Step(BaseModel):
-    """One step of fine-tuning: which part trains, in how many epochs, on how many stored views of each photo.
+    """One step of fine-tuning: which part trains, in how many epochs, on how many stored views, in which batches.
 
     `image_size` is that of the photos in pixels, where it is not the plan's; `seconds` are forecast for its training;
     `refit_epochs` is how long it is refitted for, half as long unless told.
@@ -86,6 +87,7 @@ class Step(BaseModel):
     unfreeze: Part
     epochs: int = Field(ge=1, le=1000)
     num_views: int = Field(ge=1, le=64)
+    batch_size: int = Field(default=16, ge=1, le=4096)
     image_size: int | None = Field(None, ge=32, le=1024)
     seconds: float = Field(ge=0)
     refit_epochs: int | None = Field(None, ge=1)
@@ -115,8 +117,9 @@ class Plan(BaseModel):
 class Recipe(BaseModel):
     """Every choice of a run. The defaults are explained in docs/experiments.md.
 
-    `photos` is a folder, a table of paths and labels, or the name of a dataset. Image size, depth, views and epochs are
-    planned where they are None: `plan` is what was chosen within `budget` for the photos and the computer at hand.
+    `photos` is a folder, a table of paths and labels, or the name of a dataset. Image size, depth, views, epochs and
+    batch size are planned where they are None: `plan` is what was chosen within `budget` for the photos and the
+    computer at hand.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -152,7 +155,7 @@ class Recipe(BaseModel):
     )
     refit: bool = Field(True, description="on training and validation photos, after every choice is made")
     epochs: int | None = Field(None, ge=1, le=1000)
-    batch_size: int = Field(16, ge=1, le=4096)
+    batch_size: int | None = Field(None, ge=1, le=4096)
     optimiser: Optimiser = "lamb"
     schedule: Schedule = "cosine"
     learning_rate: float = Field(2e-3, gt=0, le=1)

@@ -18,7 +18,7 @@ RECIPE = Recipe.make(photos="x")
 
 
 def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
-    return Costs(photos, photos // 5, photos // 5, 500, 2000, 1e7, free_bytes, True)
+    return Costs(photos, photos // 5, photos // 5, 500, 2000, 1e7, free_bytes, True, 16)
 
 
 def needed(steps: list[Step], of: Costs) -> float:
@@ -53,7 +53,7 @@ def test_where_nothing_else_fits_the_refit_is_shorter():
     (short,) = choose_steps(LADDERS, costs(), needed([least], costs()) - 1, RECIPE)
     assert (short.epochs, short.num_views, short.refit_epochs) == (least.epochs, 2, 1)
     # Without a refit nothing can be saved on it, and epochs that were asked for are refitted as usual.
-    unfitted = Costs(1000, 200, 200, 500, 2000, 1e7, 10**12, False)
+    unfitted = Costs(1000, 200, 200, 500, 2000, 1e7, 10**12, False, 16)
     assert choose_steps(LADDERS, unfitted, unfitted.seconds(least, RUNGS[0]) - 1, RECIPE) == []
     (asked,) = choose_steps([RUNGS[:1]], costs(), 1, Recipe.make(photos="x", epochs=8))
     assert (asked.epochs, asked.refit_epochs) == (8, None)
@@ -231,7 +231,7 @@ def test_where_there_is_hardly_any_time_nothing_is_measured(photos, tmp_path, ca
 def test_a_plan_goes_with_its_recipe_and_not_with_another_budget(photos, tmp_path, capsys):
     first = headstart.train(photos, tmp_path / "run", image_size=64, epochs=1, unfreeze="stage6", num_views=2)
     told = capsys.readouterr().out
-    assert "Plan        " in told and "1. stage6 and what follows: 1 epoch, 2 views stored" in told
+    assert "Plan        " in told and "1. stage6 and what follows: 1 epoch, batches of 8, 2 views stored" in told
     recipe = Recipe.read(tmp_path / "run" / "recipe.toml")
     assert recipe.plan is not None and recipe.plan.image_size == 64
     assert [(step.unfreeze, step.epochs, step.num_views) for step in recipe.plan.steps] == [("stage6", 1, 2)]

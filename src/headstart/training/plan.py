@@ -47,6 +47,8 @@ PROBE_SECONDS, SEARCH_EVALUATIONS, FIT_EVALUATIONS, PROBE_EFFICIENCY = 3.0, 500,
 FEWEST_SEARCHED, MOST_SEARCHED, SEARCH_SHARE = 5_000, 40_000, 0.15
 # Writing the classifier and the report; ranking suspect labels, and that for each photo and class (two cores).
 CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
+# Of few photos, small batches learn more in the same time (docs/experiments.md); of many there are steps enough.
+FEW_PHOTOS, BATCH_OF_FEW, BATCH_OF_MANY = 2000, 8, 16
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
 # training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it.
 EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
@@ -97,7 +99,8 @@ class Rung:
 class Costs:
     """What a plan is made from: numbers of photos, photos/s of embedding and decoding, and room on the disk.
 
-    `logits_per_second` is how many logits L-BFGS evaluates for the probe, gradients included.
+    `logits_per_second` is how many logits L-BFGS evaluates for the probe, gradients included; `batch_size` is that of
+    fine-tuning.
     """
 
     train_photos: int
@@ -108,6 +111,7 @@ class Costs:
     logits_per_second: float
     free_bytes: int
     refit: bool
+    batch_size: int = BATCH_OF_FEW
 
     def step(self, rung: Rung, epochs: int, num_views: int, short_refit: bool = False) -> Step:
         """Return a step with the seconds that its training should take."""
@@ -119,6 +123,7 @@ class Costs:
             unfreeze=rung.part,
             epochs=epochs,
             num_views=num_views,
+            batch_size=self.batch_size,
             image_size=rung.image_size,
             seconds=round(seconds, 1),
             refit_epochs=refit,
@@ -204,7 +209,7 @@ def plan_run(
     ladders: list[list[Rung]] = []
     depths = ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,)
     for part in depths if recipe.unfreeze != 0 else ():
-        rungs.append(_rung(part, recipe, network, data, costs.embedded_per_second))
+        rungs.append(_rung(part, recipe, network, data, costs))
         ladders = ladders_of(rungs, data.image_size, costs, recipe)
         left = recipe.budget_seconds - (time.perf_counter() - started)
         steps = choose_steps(ladders, costs, left - spoken_for, recipe)
@@ -258,6 +263,7 @@ def _measured(recipe: Recipe, data: TrainingData) -> Costs:
         logits_per_second=logits_per_second(num_features),
         free_bytes=shutil.disk_usage(data.embedder.cache).free,
         refit=recipe.refits,
+        batch_size=recipe.batch_size or (BATCH_OF_FEW if len(data.photos["train"]) <= FEW_PHOTOS else BATCH_OF_MANY),
     )
 
 
@@ -337,7 +343,7 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
         steps = []
         for rung in chosen:
             least, most = _bounds(
-                costs.train_photos / recipe.batch_size, rung is chosen[-1], rung.image_size is not None
+                costs.train_photos / costs.batch_size, rung is chosen[-1], rung.image_size is not None
             )
             epochs = recipe.epochs or round(least + share * (most - least))
             views = recipe.num_views or costs.views(rung, epochs)
@@ -357,12 +363,12 @@ def _bounds(updates_per_epoch: float, deepest: bool, smaller: bool) -> tuple[int
     return min(least, MOST_EPOCHS), min(most, MOST_EPOCHS)
 
 
-def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData, embedded_per_second: float) -> Rung:
+def _rung(part: Part, recipe: Recipe, network: nn.Module, data: TrainingData, costs: Costs) -> Rung:
     boundary = boundary_of(network, part)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     shape = data.embedder.row_shape(boundary)
-    speed = training_speed(trainable, shape, fine_tuning(recipe, epochs=1))
-    return Rung(part, boundary, speed, embedded_per_second, 2 * math.prod(shape) if boundary else 0)
+    speed = training_speed(trainable, shape, fine_tuning(recipe, costs.batch_size, epochs=1))
+    return Rung(part, boundary, speed, costs.embedded_per_second, 2 * math.prod(shape) if boundary else 0)
 
 
 def _tell(
@@ -381,7 +387,7 @@ def _tell(
         views = f"{counted(step.num_views, 'view')} stored ({stored:,.0f} MB)" if rung.boundary else "views made anew"
         console.say(
             f"            {number}. {part_text(step.unfreeze, step.image_size)}: {counted(step.epochs, 'epoch')}, "
-            f"{views}, about {costs.seconds(step, rung):.0f} s"
+            f"batches of {step.batch_size}, {views}, about {costs.seconds(step, rung):.0f} s"
         )
     if any(step.image_size for step in plan.steps):
         console.say(f"            at {plan.image_size} pixels these steps would take too long")

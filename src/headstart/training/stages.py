@@ -254,7 +254,7 @@ def tune_suffix(
             f"{'' if boundary else f' ({len(train) / epoch.seconds:.0f} photos/s)'}"
         )
 
-    settings = fine_tuning(recipe, step.epochs, seconds)
+    settings = fine_tuning(recipe, step.batch_size, step.epochs, seconds)
     train = data.training_rows("train", boundary, step.num_views)
     checkpoint = checkpoints / f"{data.digest}-{boundary}.safetensors"
     end, epochs = fine_tune(
@@ -307,11 +307,12 @@ def _softer_probe(
     return head
 
 
-def fine_tuning(recipe: Recipe, epochs: int, seconds: float | None = None) -> FineTuning:
-    """Return the settings of one step: the recipe's, with its epochs and the lesser of two time limits."""
+def fine_tuning(recipe: Recipe, batch_size: int, epochs: int, seconds: float | None = None) -> FineTuning:
+    """Return the settings of one step: the recipe's, with its batches, its epochs and the lesser of two time limits."""
     shared = {field.name: getattr(recipe, field.name) for field in fields(FineTuning)}
     limits = [limit for limit in (recipe.time_limit, seconds) if limit is not None]
-    return FineTuning(**{**shared, "epochs": epochs, "time_limit": min(limits, default=None)})
+    chosen = {"batch_size": batch_size, "epochs": epochs, "time_limit": min(limits, default=None)}
+    return FineTuning(**{**shared, **chosen})
 
 
 def part_text(part: Part, image_size: int | None = None) -> str:
@@ -396,7 +397,7 @@ def _train_on(
     assert kept.step is not None  # noqa: S101
     trainable = suffix(network, kept.boundary, data.embedder.preprocessing, recipe.dropout_rate)
     settings = replace(
-        fine_tuning(recipe, refit_epochs(kept.step)),
+        fine_tuning(recipe, kept.step.batch_size, refit_epochs(kept.step)),
         learning_rate=REFIT_RATE * recipe.learning_rate,
         head_learning_rate=REFIT_RATE * recipe.head_learning_rate,
     )

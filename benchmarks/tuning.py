@@ -1,0 +1,165 @@
+"""Try settings of one step of fine-tuning on several sets and seeds, on training photos only.
+
+Of each set (from `sets.py`) the photos in `train` are split anew by each seed: 55% to train, 15% to validate, 30% to
+measure on. All variants of a set and seed start from the same stored activations and the same probe; the number of
+epochs is fixed, not the time. What is kept is chosen as `headstart train` does, by validation loss among the probe, the
+last weights and what lies between; nothing is refitted. A file of variants is TOML: a table for each, named as it shall
+be called, with fields of `FineTuning` and `start_regularisation`, `dropout_rate`, `num_views`, `least_epochs` and
+`least_updates`. Outcomes are appended to a CSV file, and what stands there already is not run again.
+
+python benchmarks/tuning.py SETS VARIANTS.toml RESULTS.csv --sets signs digits --seeds 0 1 2 --part stage6
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tomllib
+import torch
+from torch import nn
+
+from headstart.console import Console
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
+from headstart.network.backbones import backbone_named, build
+from headstart.network.cut import boundary_of, suffix
+from headstart.network.weights import load_weights
+from headstart.photos.catalog import read_catalog
+from headstart.photos.split import SPLITS, split_photos
+from headstart.training.data import TrainingData
+from headstart.training.embedding import Embedder
+from headstart.training.engines import choose_engine
+from headstart.training.finetuning import FineTuning, fine_tune, interpolated, load_state, suffix_logits, trained_state
+from headstart.training.plan import PROBE_VIEWS
+from headstart.training.probe import LinearHead, fit_probe
+from headstart.training.process import keep_large_buffers, let_idle_threads_sleep
+from headstart.training.stages import INTERPOLATION_SHARES, START_REGULARISATION, set_classifier
+
+CONSOLE = Console(quiet=True)
+KEY = ["variant", "set", "seed", "part", "image_size"]
+
+
+def main() -> None:
+    options = _options()
+    let_idle_threads_sleep()
+    keep_large_buffers()
+    variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
+    done = pd.read_csv(options.results) if options.results.exists() else pd.DataFrame(columns=KEY)
+    seen = set(done[KEY].itertuples(index=False, name=None))
+    for seed in options.seeds:
+        for name in options.names:
+            keys = {variant: (variant, name, seed, options.part, options.image_size) for variant in variants}
+            wanted = [variant for variant in variants if keys[variant] not in seen]
+            start = prepared(options, name, seed, [variants[variant] for variant in wanted]) if wanted else None
+            for variant in wanted:
+                row = dict(zip(KEY, keys[variant], strict=True)) | tuned(start, seed, **variants[variant])
+                header = not options.results.exists()
+                pd.DataFrame([row]).to_csv(options.results, mode="a", header=header, index=False)
+                print(row, flush=True)
+    print(summary(pd.read_csv(options.results)))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", type=Path, help="the folder that sets.py made")
+    parser.add_argument("variants", type=Path, help="a TOML file: a table of settings for each variant")
+    parser.add_argument("results", type=Path, help="a CSV file, made or appended to")
+    parser.add_argument("--sets", dest="names", nargs="+", required=True, help="names of sets")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--part", default="stage6", help="the first part that trains (stage6)")
+    parser.add_argument("--image-size", type=int, default=160, help="pixels (160)")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where every variant of a set and seed starts: its photos, the network, the boundary, and the probe."""
+
+    data: TrainingData
+    network: nn.Module
+    boundary: int
+    probe: LinearHead
+    regularisation: float
+
+
+def prepared(options: argparse.Namespace, name: str, seed: int, variants: list[dict[str, Any]]) -> Start:
+    """Embed a set, split by a seed, and fit the probe on its training photos."""
+    catalog, backbone = read_catalog(options.sets / name / "train"), backbone_named("lite0")
+    catalog = replace(catalog, photos=split_photos(catalog.photos, seed, 0.15, 0.3))
+    torch.manual_seed(seed)
+    network = build(backbone, len(catalog.class_names))
+    identity = {"backbone": "lite0", "weights": load_weights(network, backbone).identity}
+    preprocessing, cache = backbone.preprocessing("crop", options.image_size), options.results.parent / "tuning-cache"
+    embedder = Embedder(catalog.root, network, identity, preprocessing, "strong", seed, choose_engine(), cache)
+    data, boundary = TrainingData(catalog, embedder), boundary_of(network, options.part)
+    views = range(max([PROBE_VIEWS, *(variant.get("num_views", 2) for variant in variants)]))
+    every = [photo for split in SPLITS for photo in data.photos[split]]
+    embedder.embed(every, range(1), (boundary, embedder.features_boundary), CONSOLE, "photos")
+    embedder.embed(data.photos["train"], views, (boundary, embedder.features_boundary), CONSOLE, "views")
+    rows, labels = data.features("train", PROBE_VIEWS), np.tile(data.labels["train"], PROBE_VIEWS)
+    weights = np.ones(len(data.class_names), np.float32)
+    probe, path = fit_probe(rows, labels, data.features("validation"), data.labels["validation"], weights)
+    return Start(data, network, boundary, probe, min(path, key=lambda step: step.validation_loss).regularisation)
+
+
+def tuned(
+    start: Start,
+    seed: int,
+    start_regularisation: float = START_REGULARISATION,
+    dropout_rate: float = 0.2,
+    num_views: int = 2,
+    least_epochs: int = 8,
+    least_updates: int = 90,
+    **settings: Any,
+) -> dict[str, float]:
+    """Fine-tune once; return accuracies in percent and log losses (at the best temperature) on photos held out."""
+    data, network = start.data, copy.deepcopy(start.network)
+    weights, validation = np.ones(len(data.class_names), np.float32), data.labels["validation"]
+    rows, labels = data.features("train", PROBE_VIEWS), np.tile(data.labels["train"], PROBE_VIEWS)
+    strengths = (start_regularisation * start.regularisation,)
+    head, _ = fit_probe(rows, labels, data.features("validation"), validation, weights, strengths)
+    set_classifier(network, head)
+    trainable = suffix(network, start.boundary, data.embedder.preprocessing, dropout_rate)
+    before, batch_size = trained_state(trainable), settings.pop("batch_size", 16)
+    epochs = max(least_epochs, math.ceil(least_updates * batch_size / len(data.labels["train"])))
+    chosen = FineTuning(epochs=epochs, batch_size=batch_size, patience=1000, keep="last", **settings)
+    train = data.training_rows("train", start.boundary, num_views)
+    seen = {split: data.activations(split, start.boundary) for split in ("validation", "test")}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.safetensors"
+        after, history = fine_tune(
+            trainable, train, data.labels["train"], seen["validation"], validation, weights, chosen, seed, checkpoint
+        )
+    measured = {"probe": {split: start.probe.logits(data.features(split)) for split in seen}}
+    for share in (*INTERPOLATION_SHARES, 1.0):
+        load_state(trainable, interpolated(before, after, share))
+        measured[f"{share:.0%}"] = {split: suffix_logits(trainable, seen[split]) for split in seen}
+    losses = {
+        name: calibrated_loss_and_accuracy(found["validation"], validation)[0] for name, found in measured.items()
+    }
+    best = min(losses, key=lambda name: losses[name])
+    outcome: dict[str, Any] = {"epochs": epochs, "kept_is": best}
+    for name, which in (("probe", "probe"), ("last", "100%"), ("kept", best)):
+        loss, accuracy = calibrated_loss_and_accuracy(measured[which]["test"], data.labels["test"])
+        outcome |= {name: round(100 * accuracy, 2), f"{name}_loss": round(loss, 4)}
+    lowest = min(epoch.validation_accuracy for epoch in history)
+    return outcome | {"lowest_validation": round(100 * lowest, 1), "seconds": sum(epoch.seconds for epoch in history)}
+
+
+def summary(results: pd.DataFrame) -> str:
+    """Return means over the seeds, by part, variant and set, and over the sets."""
+    columns = ["probe", "last", "kept", "kept_loss", "seconds"]
+    by_set = results.pivot_table("kept", ["part", "variant"], "set", "mean")
+    means = results.groupby(["part", "variant", "set"])[columns].mean().groupby(["part", "variant"]).mean()
+    return f"{by_set.round(1).to_string()}\n\n{means.round(3).to_string()}"
+
+
+if __name__ == "__main__":
+    main()
