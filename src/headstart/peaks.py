@@ -79,7 +79,7 @@ class Peaks:
     @cached_property
     def training(self) -> float:
         """FLOP/s where training runs, in its precision, over all processes."""
-        dtype = self._where.autocast_dtype or torch.float32
+        dtype = self._where.autocast_dtype or (torch.bfloat16 if self._where.bfloat16_products else torch.float32)
         usual = self.trains_on_cpu and dtype is torch.float32
         here = self.products if usual else product_speed(self._where.device, dtype)
         return here * num_processes()

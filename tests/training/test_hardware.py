@@ -26,10 +26,27 @@ def test_images_are_placed_channels_last_and_precision_is_chosen():
     assert not where.scaler().is_enabled()
 
 
+def test_products_in_bfloat16_last_as_long_as_the_context_and_are_close():
+    backend = torch.backends.mkldnn
+    if not hasattr(getattr(backend, "conv", None), "fp32_precision"):
+        pytest.skip("PyTorch has no switch for them before 2.9")
+    convolution, photos = nn.Conv2d(64, 64, 1), torch.rand(4, 64, 16, 16)
+    before, exact = backend.conv.fp32_precision, convolution(photos)
+    with Hardware(torch.device("cpu"), None, bfloat16_products=True).products():
+        assert backend.conv.fp32_precision == "bf16"
+        rounded = convolution(photos)
+    assert backend.conv.fp32_precision == before
+    assert torch.equal(convolution(photos), exact) and torch.allclose(rounded, exact, atol=0.02)
+    with Hardware(torch.device("cpu"), None).products():
+        assert torch.equal(convolution(photos), exact)
+    assert not hardware("float32").bfloat16_products and not hardware("bfloat16").bfloat16_products
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want a GPU each")
 def test_two_processes_train_as_one_does(photos, tmp_path, cache):
     """`accelerate launch` on the same batches: each process takes half, and their gradients are averaged."""
     choices = ["--image-size=64", "--num-views=1", "--epochs=2", "--batch-size=8", "--dropout-rate=0", "--keep=last"]
+    choices += ["--precision=float32"]  # in bfloat16 rounding would part them
     launch = ["accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
     launch += ["--dynamo_backend=no", "--main_process_port=0", "-m", "headstart"]
     for name, start in (("one", ["headstart"]), ("two", launch)):

@@ -326,7 +326,7 @@ class _Training:
         set_trainable(self._suffix, settings.train_batch_norm)
         parameters = [value for value in self.changing.values() if value.requires_grad]
         loss_sum, correct, seen = 0.0, 0, 0
-        with frozen_batch_norm_folded(self._suffix):
+        with frozen_batch_norm_folded(self._suffix), where.products():
             for step, (photos, batch) in enumerate(batches):
                 scale = _schedule(part[0] + (part[1] - part[0]) * step / self._steps_per_epoch, settings)
                 for group in self.optimiser.param_groups:

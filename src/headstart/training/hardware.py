@@ -65,10 +65,28 @@ def _accelerator() -> Any:
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device, and the precision of the forward pass on it: None for float32 throughout."""
+    """A device, and the precision of the forward pass on it: None for float32 throughout.
+
+    With `bfloat16_products` float32 convolutions multiply in bfloat16, forward and backward, and add in float32.
+    """
 
     device: torch.device
     autocast_dtype: torch.dtype | None
+    bfloat16_products: bool = False
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """Multiply in this hardware's precision for as long as the context lasts."""
+        if not self.bfloat16_products:
+            yield
+            return
+        backend: Any = torch.backends.mkldnn
+        convolutions = backend.conv
+        before, convolutions.fp32_precision = convolutions.fp32_precision, "bf16"
+        try:
+            yield
+        finally:
+            convolutions.fp32_precision = before
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass."""
@@ -108,8 +126,9 @@ def hardware(precision: Precision = "auto") -> Hardware:
     """Find the hardware of this process.
 
     Args:
-        precision: of the forward pass. `auto` is float32 on a CPU, where it trains faster than bfloat16 does even on
-            processors that have it (docs/experiments.md), and bfloat16, else float16, on a GPU.
+        precision: of the forward pass. `auto` is bfloat16, else float16, on a GPU. On a CPU it is float32, which trains
+            faster than autocast to bfloat16 does even on processors that have that (docs/experiments.md), with products
+            in bfloat16 where the processor has a unit for them.
     """
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -119,4 +138,11 @@ def hardware(precision: Precision = "auto") -> Hardware:
     else:
         device, automatic = torch.device("cpu"), None
     chosen = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": automatic}[precision]
-    return Hardware(device, chosen)
+    return Hardware(device, chosen, precision == "auto" and device.type == "cpu" and _multiplies_bfloat16())
+
+
+def _multiplies_bfloat16() -> bool:
+    """Say whether the CPU has a matrix unit for bfloat16 (AMX), and PyTorch the switch to use it (since 2.9)."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    has_switch = hasattr(getattr(torch.backends.mkldnn, "conv", None), "fp32_precision")
+    return has_switch and bool(capabilities.get("amx_bf16"))

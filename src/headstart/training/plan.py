@@ -51,8 +51,8 @@ CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 FEW_PHOTOS, BATCH_OF_FEW, BATCH_OF_MANY = 2000, 8, 16
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
 # training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it.
-EPOCHS_ABOVE, UPDATES_ABOVE = (3, 6), (80, 120)
-EPOCHS_OF_LAST, UPDATES_OF_LAST = (4, 16), (90, 500)
+EPOCHS_ABOVE, UPDATES_ABOVE = (2, 6), (120, 160)
+EPOCHS_OF_LAST, UPDATES_OF_LAST = (2, 16), (120, 500)
 MOST_EPOCHS = 60
 # On smaller photos than the probe's a step that short may well be worse than that (docs/experiments.md).
 LEAST_UPDATES_SMALLER = 180

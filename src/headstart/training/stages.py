@@ -33,6 +33,7 @@ from headstart.training.finetuning import (
     suffix_logits,
     trained_state,
 )
+from headstart.training.hardware import hardware
 from headstart.training.probe import (
     Features,
     Floats,
@@ -242,7 +243,8 @@ def tune_suffix(
     source = f"from {step.num_views} stored views" if boundary else "from pixels"
     what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {part_text(step.unfreeze)}"
     size = f", {data.image_size} pixels" if step.image_size else ""
-    console.say(f"{what}: {count:,} of {total:,} parameters, {source}{size}")
+    products = ", products in bfloat16" if hardware(recipe.precision).bfloat16_products else ""
+    console.say(f"{what}: {count:,} of {total:,} parameters, {source}{size}{products}")
     validation, labels = data.activations("validation", boundary), data.labels["validation"]
     stage = "from scratch" if recipe.from_scratch else f"fine-tuning {step_name(step.unfreeze)}"
 
