@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -49,11 +50,13 @@ def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
 def test_where_nothing_else_fits_the_refit_is_shorter():
     (usual,) = choose_steps([RUNGS[:1]], costs(), 100, RECIPE)
     assert usual.refit_epochs is None and module.refit_epochs(usual) == round(usual.epochs / 2)
-    least = costs().step(RUNGS[0], module.EPOCHS_OF_LAST[0], 2)
-    (short,) = choose_steps(LADDERS, costs(), needed([least], costs()) - 1, RECIPE)
-    assert (short.epochs, short.num_views, short.refit_epochs) == (least.epochs, 2, 1)
+    # 120 updates of 16 photos are five epochs of 400.
+    few = costs(400)
+    least = few.step(RUNGS[0], 5, 2)
+    (short,) = choose_steps(LADDERS, few, needed([least], few) - 1, RECIPE)
+    assert (short.epochs, short.num_views, short.refit_epochs) == (5, 2, 1)
     # Without a refit nothing can be saved on it, and epochs that were asked for are refitted as usual.
-    unfitted = Costs(1000, 200, 200, 500, 2000, 1e7, 10**12, False, 16)
+    unfitted = replace(few, refit=False)
     assert choose_steps(LADDERS, unfitted, unfitted.seconds(least, RUNGS[0]) - 1, RECIPE) == []
     (asked,) = choose_steps([RUNGS[:1]], costs(), 1, Recipe.make(photos="x", epochs=8))
     assert (asked.epochs, asked.refit_epochs) == (8, None)
@@ -77,13 +80,13 @@ def test_a_search_on_many_rows_takes_a_share_of_the_time():
 
 def test_few_photos_get_more_epochs_because_updates_count():
     steps = choose_steps(LADDERS, costs(160), math.inf, RECIPE)
-    assert steps[0].epochs == 12 and steps[-1].epochs == 50  # 120 and 500 updates of 16 photos
+    assert steps[0].epochs == 16 and steps[-1].epochs == 50  # 160 and 500 updates of 16 photos
     assert choose_steps(LADDERS, costs(20), math.inf, RECIPE)[-1].epochs == 60
 
 
 def test_views_are_stored_as_far_as_there_is_room():
     roomy = choose_steps(LADDERS, costs(160), math.inf, RECIPE)
-    assert [(step.epochs, step.num_views) for step in roomy] == [(12, 3), (12, 3), (50, 1)]  # from pixels: made anew
+    assert [(step.epochs, step.num_views) for step in roomy] == [(16, 4), (16, 4), (50, 1)]  # from pixels: made anew
     # A third of the disk may be taken: 15.4 MB a view of 256 photos at stage4.
     tight = choose_steps(LADDERS, costs(160, free_bytes=3 * 2 * 15_400_000), math.inf, RECIPE)
     assert [step.num_views for step in tight] == [3, 2, 1]
@@ -114,7 +117,7 @@ def test_what_is_given_is_kept_however_long_it_takes():
     assert step.seconds == pytest.approx(7 * 1000 / 60 + 11 * 200 / 180, abs=0.1)
     depth_alone = Recipe.make(photos="x", unfreeze="stage4")
     short, long = (choose_steps([RUNGS[1:2]], costs(), seconds, depth_alone) for seconds in (1, 400))
-    assert short[0].epochs == 4 and long[0].epochs > 5
+    assert short[0].epochs == 2 and long[0].epochs > 5
 
 
 def sizes_and_depths(recipe: Recipe, rungs: list[Rung] = RUNGS, own_size: int = 256) -> list[tuple[int | None, str]]:
@@ -140,7 +143,7 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     assert smaller[0].photos_per_second > 2 * own[0].photos_per_second
     assert 1.5 < smaller[0].embedded_per_second / own[0].embedded_per_second < 256**2 / 160**2  # decoding takes as long
     assert smaller[0].row_bytes == math.ceil(own[0].row_bytes * 160**2 / 256**2)
-    seconds = needed([costs().step(own[0], 4, 2, short_refit=True)], costs()) - 1
+    seconds = needed([costs().step(own[0], 2, 2, short_refit=True)], costs()) - 1
     (step,) = choose_steps([own, smaller], costs(), seconds, RECIPE)
     assert (step.unfreeze, step.image_size) == ("stage6", 160)
     (step,) = choose_steps([own, smaller], costs(), 10 * seconds, RECIPE)

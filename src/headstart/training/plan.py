@@ -50,9 +50,10 @@ CLOSING_SECONDS, RANKING_SECONDS, RANKING_SECONDS_PER_LOGIT = 4.0, 1.0, 8e-6
 # Of few photos, small batches learn more in the same time (docs/experiments.md); of many there are steps enough.
 FEW_PHOTOS, BATCH_OF_FEW, BATCH_OF_MANY = 2000, 8, 16
 # Least and most epochs of a step, and least and most steps of the optimiser, which rule where photos are few: with less
-# training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it.
+# training disturbs more than it teaches, with more it gains nothing. The deepest step gets more than those before it,
+# or there are fewer; one that is alone may be as short as they.
 EPOCHS_ABOVE, UPDATES_ABOVE = (2, 6), (120, 160)
-EPOCHS_OF_LAST, UPDATES_OF_LAST = (2, 16), (120, 500)
+EPOCHS_OF_LAST, UPDATES_OF_LAST = (4, 16), (200, 500)
 MOST_EPOCHS = 60
 # On smaller photos than the probe's a step that short may well be worse than that (docs/experiments.md).
 LEAST_UPDATES_SMALLER = 180
@@ -342,9 +343,7 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
     for share, short_refit in [*shortest, *longer] if recipe.epochs is None else longer[:1]:
         steps = []
         for rung in chosen:
-            least, most = _bounds(
-                costs.train_photos / costs.batch_size, rung is chosen[-1], rung.image_size is not None
-            )
+            least, most = _bounds(costs.train_photos / costs.batch_size, rung, chosen)
             epochs = recipe.epochs or round(least + share * (most - least))
             views = recipe.num_views or costs.views(rung, epochs)
             if not views:
@@ -353,11 +352,14 @@ def _ever_longer(chosen: Sequence[Rung], costs: Costs, recipe: Recipe) -> Iterat
         yield steps
 
 
-def _bounds(updates_per_epoch: float, deepest: bool, smaller: bool) -> tuple[int, int]:
-    """Return the least and the most epochs of a step."""
+def _bounds(updates_per_epoch: float, rung: Rung, chosen: Sequence[Rung]) -> tuple[int, int]:
+    """Return the least and the most epochs of a rung's step among the rungs that are chosen."""
+    deepest, alone = rung is chosen[-1], len(chosen) == 1
     epochs = EPOCHS_OF_LAST if deepest else EPOCHS_ABOVE
     updates = UPDATES_OF_LAST if deepest else UPDATES_ABOVE
-    if deepest and smaller:
+    if alone:
+        epochs, updates = (EPOCHS_ABOVE[0], epochs[1]), (UPDATES_ABOVE[0], updates[1])
+    if deepest and rung.image_size is not None:
         updates = LEAST_UPDATES_SMALLER, max(LEAST_UPDATES_SMALLER, updates[1])
     least, most = (max(of, math.ceil(by / updates_per_epoch)) for of, by in zip(epochs, updates, strict=True))
     return min(least, MOST_EPOCHS), min(most, MOST_EPOCHS)
