@@ -78,14 +78,15 @@ def command(contestant: Contestant, environments: Path, photos: Path, work: Path
     return [str(argument) for argument in arguments]
 
 
-def outcome(contestant: Contestant, work: Path, wall_seconds: float) -> tuple[float | None, float, str]:
-    """Read what a contestant left: test accuracy, the seconds that count, and notes.
+def outcome(contestant: Contestant, work: Path, began: float, wall_seconds: float) -> tuple[float | None, float, str]:
+    """Read what a contestant left: test accuracy, the seconds from its start to the saved model, and notes.
 
-    A peer says itself when its model was saved. Headstart's time is that of the whole process, test and report
-    included.
+    A peer says itself when its model was saved, which is before it is tested. Headstart's lies in its folder once it is
+    tested; labels and the report come after it. `began` is when it was started, in seconds since the epoch.
     """
     if contestant.environment == HEADSTART:
         metrics = json.loads((work / "run" / "metrics.json").read_text(encoding="utf-8"))
-        return metrics["test"]["accuracy"], wall_seconds, ""
+        saved = (work / "run" / "classifier" / "classifier.json").stat().st_mtime
+        return metrics["test"]["accuracy"], saved - began, f"{wall_seconds:.1f} s to the end of the command"
     result = json.loads((work / "result.json").read_text(encoding="utf-8"))
     return result["test_accuracy"], result["seconds"], result["notes"]

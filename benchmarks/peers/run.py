@@ -3,7 +3,7 @@
 Every contestant has a virtual environment of its own, made by its file in `requirements`, and is a process of its own
 that goes from a folder of photos to a saved model: round after round, set after set, each in turn, so that what slows
 the machine slows them all. A round's number is its seed. What counts is the time from the start of the process to the
-saved model (of Headstart, with a new cache and a new run folder, to the end of the process), the accuracy on the test
+saved model (of Headstart, with a new cache and a new run folder, its test included), the accuracy on the test
 photos, and the peak of resident memory of the largest process that it is made of.
 
 Each result is in the table as soon as it is there; the same command goes on with those that are missing.
@@ -125,6 +125,7 @@ def _run(contestant: Contestant, name: str, number: int, options: argparse.Names
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         arguments = command(contestant, options.environments.resolve(), (options.photos / name).resolve(), work, number)
+        began = time.time()
         status, seconds, peak = _measured(arguments, work / "log.txt", 60 * options.timeout)
         common = {
             "round": number,
@@ -141,7 +142,7 @@ def _run(contestant: Contestant, name: str, number: int, options: argparse.Names
             lines = (work / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
             note("\n".join([f"  failed with status {status}; the end of what it said:", *lines[-15:]]))
             return None
-        accuracy, counted, notes = outcome(contestant, work, seconds)
+        accuracy, counted, notes = outcome(contestant, work, began, seconds)
         told = "no accuracy" if accuracy is None else f"{100 * accuracy:.1f}%"
         note(f"  {told} in {counted:.1f} s, {peak:.0f} MiB")
         return Result(**common, test_accuracy=accuracy, seconds=round(counted, 2), notes=notes)

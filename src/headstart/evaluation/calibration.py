@@ -61,10 +61,12 @@ def calibrated_losses(logits: Logits, labels: Labels) -> Losses:
 
 
 def standard_errors_gained(before: Losses, after: Losses) -> float:
-    """Return by how many of its standard errors the mean loss of the same photos has fallen."""
+    """Return by how many of its standard errors the mean loss of the same photos has fallen; 0 of a single photo."""
     gain = before - after
-    error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
-    return float(gain.mean() / error) if error else math.copysign(math.inf, gain.mean()) if gain.mean() else 0.0
+    if len(gain) < 2 or not gain.any():
+        return 0.0
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
+    return float(gain.mean()) / error if error else math.copysign(math.inf, gain.mean())
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:

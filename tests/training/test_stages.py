@@ -1,0 +1,108 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from headstart.console import Console
+from headstart.evaluation.calibration import calibrated_losses
+from headstart.recipe import Recipe, Step
+from headstart.training import stages as module
+from headstart.training.data import LEARNING
+from headstart.training.finetuning import suffix_logits, trained_state
+from headstart.training.stages import Kept, Tuned, keep
+
+RECIPE = Recipe.make(photos="x")
+STEP = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1)
+LABELS = np.array([0, 1] * 20)
+QUIET = Console(quiet=True)
+
+
+class _Rows:
+    """Two numbers of each photo: how much they speak for each class, with noise."""
+
+    def __init__(self):
+        draw = np.random.default_rng(0)
+        self._rows = (np.eye(2)[LABELS] + draw.normal(0, 0.7, (len(LABELS), 2))).astype(np.float32)
+
+    def __len__(self):
+        return len(self._rows)
+
+    def take(self, indices):
+        return self._rows[indices]
+
+
+DATA = SimpleNamespace(
+    activations=lambda split, boundary: _Rows(),
+    training_rows=lambda split, boundary, views: _Rows(),
+    labels={"validation": LABELS, LEARNING: LABELS},
+    image_size=64,
+    digest="d",
+)
+
+
+def classifier(weight):
+    """A suffix whose logits are the rows times a matrix."""
+    suffix = nn.Sequential(nn.Linear(2, 2))
+    with torch.no_grad():
+        suffix[0].weight.copy_(torch.tensor(weight))
+        suffix[0].bias.zero_()
+    return suffix
+
+
+def tuned_from(start, end):
+    states = {name: trained_state(classifier(weight)) for name, weight in (("start", start), ("end", end))}
+    suffix = classifier(end)
+    logits = suffix_logits(suffix, _Rows())
+    return Tuned(suffix, STEP, 3, states["start"], states["start"], states["end"], logits, "fine-tuning stage6", {})
+
+
+def probe(weight):
+    logits = suffix_logits(classifier(weight), _Rows())
+    accuracy = float((logits.argmax(axis=1) == LABELS).mean())
+    return Kept("probe", 9, 64, calibrated_losses(logits, LABELS), accuracy, regularisation=0.1)
+
+
+IDENTITY, MIXED = [[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.4], [0.7, 0.3]]
+
+
+def test_what_is_clearly_better_is_kept():
+    useless = [[1.0, 1.0], [0.0, 0.0]]
+    before, tuned = probe(useless), tuned_from(useless, IDENTITY)
+    kept = keep(tuned, before, DATA, RECIPE, QUIET)
+    assert (kept.stage, kept.share, kept.tuned, kept.step) == ("fine-tuning stage6", 1.0, tuned, STEP)
+    assert kept.losses.mean() < before.losses.mean() and kept.validation_accuracy > before.validation_accuracy
+    assert kept.points_over_probe == pytest.approx(100 * (kept.validation_accuracy - before.validation_accuracy))
+    assert tuned.suffix[0].weight.tolist() == IDENTITY
+
+
+def test_what_is_better_by_less_than_a_standard_error_is_undone(monkeypatch):
+    nearly = [[1.0, 0.0], [0.02, 1.0]]
+    before, tuned = probe(nearly), tuned_from(nearly, IDENTITY)
+    assert keep(tuned, before, DATA, RECIPE, QUIET) is before
+    assert torch.equal(tuned.suffix[0].weight, tuned.before["0.weight"])
+    # Unless the last weights are asked for.
+    asked = Recipe.make(photos="x", keep="last")
+    assert keep(tuned, before, DATA, asked, QUIET).share == 1.0
+
+
+def test_a_part_of_the_way_is_kept_where_it_is_the_best():
+    beyond = [[-1.0, 2.0], [2.0, -1.0]]  # half of the way there knows nothing, a quarter does
+    kept = keep(tuned_from(IDENTITY, beyond), probe(MIXED), DATA, RECIPE, QUIET)
+    assert kept.share == 0.25
+
+
+def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_path):
+    tuned, seen = tuned_from(IDENTITY, MIXED), []
+
+    def trained(suffix, rows, labels, validation, *others):
+        seen.append((suffix[0].weight.tolist(), others[2], validation))
+        return {"0.weight": torch.tensor([[3.0, 0.0], [0.0, 5.0]]), "0.bias": torch.zeros(2)}, []
+
+    monkeypatch.setattr(module, "fine_tune", trained)
+    module._train_on(tuned, 0.25, DATA, RECIPE, np.ones(2, np.float32), tmp_path)
+    ((start, settings, validation),) = seen
+    assert start == torch.tensor(MIXED).tolist() and validation is None
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, RECIPE.learning_rate / 2)
+    assert tuned.suffix[0].weight.tolist() == [[1.5, 0.0], [0.0, 2.0]]
