@@ -1,13 +1,7 @@
 import numpy as np
 import pytest
 
-from headstart.evaluation.calibration import (
-    calibrated_loss_and_accuracy,
-    calibrated_losses,
-    calibration_error,
-    fit_temperature,
-    standard_errors_gained,
-)
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibration_error, fit_temperature
 from headstart.evaluation.metrics import softmax
 
 
@@ -56,21 +50,3 @@ def test_few_photos_have_few_bins():
     measured = calibration_error(np.array([[0.8, 0.2]] * 10, np.float32), np.array([0] * 6 + [1] * 4))
     assert measured["bins"] == [{"confidence": pytest.approx(0.8), "accuracy": 0.6, "photos": 10}]
     assert measured["ece"] == pytest.approx(0.2)
-
-
-def test_losses_photo_by_photo_have_the_mean_that_is_told():
-    draw = np.random.default_rng(0)
-    logits, labels = draw.normal(size=(1100, 4)).astype(np.float32), draw.integers(0, 4, 1100)
-    losses = calibrated_losses(logits, labels)
-    assert losses.shape == (1100,) and losses.min() > 0
-    assert losses.mean() == pytest.approx(calibrated_loss_and_accuracy(logits, labels)[0])
-
-
-def test_a_gain_is_told_in_standard_errors():
-    before = np.array([1.0, 2.0, 3.0, 4.0])
-    assert standard_errors_gained(before, before - np.array([0.5, 1.5, 0.5, 1.5])) == pytest.approx(1 / (1 / 12**0.5))
-    assert standard_errors_gained(before, before) == 0.0
-    assert (
-        standard_errors_gained(before, before - 1) == np.inf and standard_errors_gained(before, before + 1) == -np.inf
-    )
-    assert standard_errors_gained(before[:1], before[:1] - 1) == 0.0  # of one photo nothing is known

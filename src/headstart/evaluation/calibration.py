@@ -10,11 +10,10 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from headstart.evaluation.metrics import Probabilities
-from headstart.training.probe import cross_entropies, loss_and_accuracy
+from headstart.training.probe import loss_and_accuracy
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-Losses = npt.NDArray[np.float64]
 
 # Beyond these, validation photos are all right or all wrong, and say nothing of temperatures.
 _LEAST, _MOST = 0.05, 20.0
@@ -53,20 +52,6 @@ def calibrated_loss_and_accuracy(logits: Logits, labels: Labels) -> tuple[float,
     varies less from one small set of photos to another than accuracy does.
     """
     return loss_and_accuracy(logits / fit_temperature(logits, labels), labels)
-
-
-def calibrated_losses(logits: Logits, labels: Labels) -> Losses:
-    """Return the (n,) cross-entropies of photos at the best temperature for all of them."""
-    return cross_entropies(logits / fit_temperature(logits, labels), labels)
-
-
-def standard_errors_gained(before: Losses, after: Losses) -> float:
-    """Return by how many of its standard errors the mean loss of the same photos has fallen; 0 of a single photo."""
-    gain = before - after
-    if len(gain) < 2 or not gain.any():
-        return 0.0
-    error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
-    return float(gain.mean()) / error if error else math.copysign(math.inf, gain.mean())
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:

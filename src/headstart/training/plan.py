@@ -401,9 +401,7 @@ def _tell(
         console.say(f"            no fine-tuning: {why}")
     console.say(f"            {plan.seconds:.0f} s in all")
     if len(plan.steps) > 1:
-        console.say(
-            "            a step that is not clearly better on validation photos is undone, and ends the deepening"
-        )
+        console.say("            a step that is not better on validation photos is undone, and ends the deepening")
 
 
 def size_in_time(image_size: int, count: int, rate: float, seconds: float) -> int:

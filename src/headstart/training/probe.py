@@ -141,17 +141,12 @@ def fit_probe(
 
 def loss_and_accuracy(logits: Floats, labels: Labels) -> tuple[float, float]:
     """Return the mean cross-entropy (natural logarithm) and the accuracy (0 to 1) of logits."""
-    return float(cross_entropies(logits, labels).mean()), float((logits.argmax(axis=1) == labels).mean())
-
-
-def cross_entropies(logits: Floats, labels: Labels) -> Doubles:
-    """Return the (n,) cross-entropies (natural logarithm) of logits."""
-    losses = np.empty(len(labels))
+    total = 0.0
     for start in range(0, len(labels), _CHUNK_ROWS):  # in chunks: float64 copies of all logits would take room
         rows = slice(start, start + _CHUNK_ROWS)
-        chosen = log_softmax(logits[rows].astype(np.float64), axis=1)
-        losses[rows] = -chosen[np.arange(len(chosen)), labels[rows]]
-    return losses
+        chosen = log_softmax(logits[rows].astype(np.float64), axis=1)[np.arange(len(labels[rows])), labels[rows]]
+        total -= float(chosen.sum())
+    return total / len(labels), float((logits.argmax(axis=1) == labels).mean())
 
 
 class _Problem:

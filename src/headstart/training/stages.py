@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -14,7 +15,7 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import counted
-from headstart.evaluation.calibration import Losses, calibrated_losses, standard_errors_gained
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.evaluation.metrics import wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.recipe import Part, Recipe, Step
@@ -48,8 +49,6 @@ from headstart.training.probe import (
 BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 EXAMPLE_VIEWS = 4
-# By how many standard errors the mean log loss has to fall for a step to be kept (Breiman et al., 1984).
-LEAST_GAIN = 1.0
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
 # Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation as a
@@ -73,15 +72,15 @@ def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -
 class Kept:
     """What is best on validation photos so far, and in the network now: a stage's weights, or what lies on the way.
 
-    `image_size` is that of the photos that it sees, `losses` are those of the validation photos at the best
-    temperature, `share` is how far it is from the weights that training started from to those that it ended with,
-    `tuned` the fine-tuning that it comes from, None of a head alone, and `regularisation` that of the probe.
+    `image_size` is that of the photos that it sees, `loss` its log loss on validation photos at the best temperature,
+    `share` how far it is from the weights that training started from to those that it ended with, `tuned` the
+    fine-tuning that it comes from, None of a head alone, and `regularisation` that of the probe.
     """
 
     stage: str
     boundary: int
     image_size: int
-    losses: Losses
+    loss: float
     validation_accuracy: float
     share: float = 0.0
     points_over_probe: float = 0.0
@@ -101,7 +100,7 @@ class Kept:
     @classmethod
     def untrained(cls, data: TrainingData) -> Kept:
         """Return what random weights are: worse than anything."""
-        return cls("random weights", 0, data.image_size, np.full(len(data.labels["validation"]), np.inf), 0.0)
+        return cls("random weights", 0, data.image_size, math.inf, 0.0)
 
 
 def head_views(recipe: Recipe) -> int:
@@ -153,8 +152,8 @@ def fit_head(
     result |= _stage(logits, validation[1], seconds)
     result["parameters"] = head.weight.size + head.bias.size
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
-    losses, accuracy = calibrated_losses(logits, validation[1]), result["validation"]["accuracy"]
-    kept = Kept(stage, data.embedder.features_boundary, data.image_size, losses, accuracy)
+    measured = calibrated_loss_and_accuracy(logits, validation[1])
+    kept = Kept(stage, data.embedder.features_boundary, data.image_size, *measured)
     return head, replace(kept, regularisation=result.get("regularisation")), {stage: result}
 
 
@@ -343,30 +342,27 @@ def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console
     """Keep the best on validation of what was kept before, the tuned weights and what lies between; else the last.
 
     The one with the least log loss at its best temperature wins: on few photos that is a steadier judge than accuracy
-    (docs/experiments.md). What was kept before has to be worse by a standard error, or it stays: the best of several on
-    few photos looks better than it is. What is kept is in the network then.
+    (docs/experiments.md). What is kept is in the network then.
     """
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
     always = recipe.keep == "last" or recipe.from_scratch
-    found = {1.0: tuned.logits}
+    measured = {1.0: calibrated_loss_and_accuracy(tuned.logits, labels)}
     for share in () if always else INTERPOLATION_SHARES:
         load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-        found[share] = suffix_logits(tuned.suffix, rows)
-    losses = {share: calibrated_losses(logits, labels) for share, logits in found.items()}
-    share = min(losses, key=lambda candidate: float(losses[candidate].mean()))
-    photos = counted(len(labels), "photo")
-    if not always and standard_errors_gained(before.losses, losses[share]) < LEAST_GAIN:
+        measured[share] = calibrated_loss_and_accuracy(suffix_logits(tuned.suffix, rows), labels)
+    share = min(measured, key=lambda candidate: measured[candidate][0])
+    (loss, accuracy), photos = measured[share], counted(len(labels), "photo")
+    if loss >= before.loss and not always:
         load_state(tuned.suffix, tuned.before)
-        console.say(f"Kept        {before.stage}: {tuned.stage} is not clearly better on {photos}, and is undone")
+        console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
         return before
     load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-    accuracy = float((found[share].argmax(axis=1) == labels).mean())
     which = tuned.stage if share == 1 else f"{tuned.stage} ({share:.0%} of the way)"
     gain = 100 * (accuracy - before.validation_accuracy)
     gained = "" if recipe.from_scratch else f", {gain:+.1f} points"
     console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
     points = before.points_over_probe + gain
-    return Kept(tuned.stage, tuned.boundary, data.image_size, losses[share], accuracy, share, points, tuned)
+    return Kept(tuned.stage, tuned.boundary, data.image_size, loss, accuracy, share, points, tuned)
 
 
 def refit(
