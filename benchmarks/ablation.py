@@ -9,7 +9,6 @@ python benchmarks/ablation.py SETS VARIANTS.toml RESULTS.csv --sets signs digits
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -18,33 +17,23 @@ import tomllib
 
 import headstart
 from headstart.training.process import let_idle_threads_sleep
+from variants import append, done, parser
 
+KEY = ["variant", "set", "seed"]
 SPLIT = {"validation_fraction": 0.15, "test_fraction": 0.3}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", type=Path, help="the folder that sets.py made")
-    parser.add_argument("variants", type=Path, help="a TOML file: a table of choices for each variant")
-    parser.add_argument("results", type=Path, help="a CSV file, made or appended to")
-    parser.add_argument("--sets", dest="names", nargs="+", required=True, help="names of sets")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     let_idle_threads_sleep()
     variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
-    done = (
-        pd.read_csv(options.results) if options.results.exists() else pd.DataFrame(columns=["variant", "set", "seed"])
-    )
-    seen = set(zip(done["variant"], done["set"], done["seed"], strict=True))
+    seen = done(options.results, KEY)
     for seed in options.seeds:
         for variant, choices in variants.items():
             for name in options.names:
                 if (variant, name, seed) not in seen:
-                    row = {"variant": variant, "set": name, "seed": seed}
-                    row |= measured(options.sets / name / "train", options.results.parent, seed, choices)
-                    header = not options.results.exists()
-                    pd.DataFrame([row]).to_csv(options.results, mode="a", header=header, index=False)
-                    print(row, flush=True)
+                    outcome = measured(options.sets / name / "train", options.results.parent, seed, choices)
+                    append(options.results, dict(zip(KEY, (variant, name, seed), strict=True)) | outcome)
     print(summary(pd.read_csv(options.results)))
 
 

@@ -38,9 +38,10 @@ from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.finetuning import FineTuning, fine_tune, interpolated, load_state, suffix_logits, trained_state
 from headstart.training.plan import PROBE_VIEWS
-from headstart.training.probe import LinearHead, fit_probe
+from headstart.training.probe import STRENGTHS, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import keep_large_buffers, let_idle_threads_sleep
 from headstart.training.stages import INTERPOLATION_SHARES, START_REGULARISATION, set_classifier
+from variants import append, done, parser
 
 CONSOLE = Console(quiet=True)
 KEY = ["variant", "set", "seed", "part", "image_size"]
@@ -51,8 +52,7 @@ def main() -> None:
     let_idle_threads_sleep()
     keep_large_buffers()
     variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
-    done = pd.read_csv(options.results) if options.results.exists() else pd.DataFrame(columns=KEY)
-    seen = set(done[KEY].itertuples(index=False, name=None))
+    seen = done(options.results, KEY)
     for seed in options.seeds:
         for name in options.names:
             keys = {variant: (variant, name, seed, options.part, options.image_size) for variant in variants}
@@ -60,22 +60,15 @@ def main() -> None:
             start = prepared(options, name, seed, [variants[variant] for variant in wanted]) if wanted else None
             for variant in wanted:
                 row = dict(zip(KEY, keys[variant], strict=True)) | tuned(start, seed, **variants[variant])
-                header = not options.results.exists()
-                pd.DataFrame([row]).to_csv(options.results, mode="a", header=header, index=False)
-                print(row, flush=True)
+                append(options.results, row)
     print(summary(pd.read_csv(options.results)))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", type=Path, help="the folder that sets.py made")
-    parser.add_argument("variants", type=Path, help="a TOML file: a table of settings for each variant")
-    parser.add_argument("results", type=Path, help="a CSV file, made or appended to")
-    parser.add_argument("--sets", dest="names", nargs="+", required=True, help="names of sets")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--part", default="stage6", help="the first part that trains (stage6)")
-    parser.add_argument("--image-size", type=int, default=160, help="pixels (160)")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--part", default="stage6", help="the first part that trains (stage6)")
+    options.add_argument("--image-size", type=int, default=160, help="pixels (160)")
+    return options.parse_args()
 
 
 @dataclass(frozen=True)
@@ -103,10 +96,15 @@ def prepared(options: argparse.Namespace, name: str, seed: int, variants: list[d
     every = [photo for split in SPLITS for photo in data.photos[split]]
     embedder.embed(every, range(1), (boundary, embedder.features_boundary), CONSOLE, "photos")
     embedder.embed(data.photos["train"], views, (boundary, embedder.features_boundary), CONSOLE, "views")
+    probe, path = probe_of(data, STRENGTHS)
+    return Start(data, network, boundary, probe, min(path, key=lambda step: step.validation_loss).regularisation)
+
+
+def probe_of(data: TrainingData, strengths: tuple[float, ...]) -> tuple[LinearHead, list[ProbeStep]]:
+    """Fit the probe on the training photos' views; return it with the path of its strengths."""
     rows, labels = data.features("train", PROBE_VIEWS), np.tile(data.labels["train"], PROBE_VIEWS)
     weights = np.ones(len(data.class_names), np.float32)
-    probe, path = fit_probe(rows, labels, data.features("validation"), data.labels["validation"], weights)
-    return Start(data, network, boundary, probe, min(path, key=lambda step: step.validation_loss).regularisation)
+    return fit_probe(rows, labels, data.features("validation"), data.labels["validation"], weights, strengths)
 
 
 def tuned(
@@ -122,9 +120,7 @@ def tuned(
     """Fine-tune once; return accuracies in percent and log losses (at the best temperature) on photos held out."""
     data, network = start.data, copy.deepcopy(start.network)
     weights, validation = np.ones(len(data.class_names), np.float32), data.labels["validation"]
-    rows, labels = data.features("train", PROBE_VIEWS), np.tile(data.labels["train"], PROBE_VIEWS)
-    strengths = (start_regularisation * start.regularisation,)
-    head, _ = fit_probe(rows, labels, data.features("validation"), validation, weights, strengths)
+    head, _ = probe_of(data, (start_regularisation * start.regularisation,))
     set_classifier(network, head)
     trainable = suffix(network, start.boundary, data.embedder.preprocessing, dropout_rate)
     before, batch_size = trained_state(trainable), settings.pop("batch_size", 16)

@@ -259,16 +259,14 @@ def _in_time(
             console.say(f"Image size  {size} pixels: at {usual}, {rate:.0f} photos/s would take too long")
             preprocessing = backbone.preprocessing(recipe.resize_policy, size, weights.normalisation)
             rate = embedder.at(size).speed(sample)
-        features = int(network.get_submodule("classifier").get_parameter("weight").shape[1])
-        classes, logits_rate = len(catalog.class_names), logits_per_second(features)
-        count = same_for_all(count_in_time(rate, logits_rate, classes, recipe.budget_seconds))
-    if count is not None and count >= len(catalog.photos):
-        count = None
-    if count is not None:
-        console.say(
-            f"            about {count:,} of the photos are used, an equal share of each class: all would take too "
-            f"long for --budget {recipe.budget}"
-        )
+        classes = len(catalog.class_names)
+        count = same_for_all(count_in_time(rate, logits_per_second(network), classes, recipe.budget_seconds))
+    if count is None or count >= len(catalog.photos):
+        return preprocessing, None
+    console.say(
+        f"            about {count:,} of the photos are used, an equal share of each class: all would take too "
+        f"long for --budget {recipe.budget}"
+    )
     return preprocessing, count
 
 

@@ -11,7 +11,7 @@ from headstart.recipe import Recipe, Step
 from headstart.training import stages as module
 from headstart.training.data import LEARNING
 from headstart.training.finetuning import suffix_logits, trained_state
-from headstart.training.stages import Kept, Tuned, keep
+from headstart.training.stages import Kept, Tuned, fine_tuning, keep
 
 RECIPE = Recipe.make(photos="x")
 STEP = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1)
@@ -104,3 +104,9 @@ def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_
     assert start == torch.tensor(MIXED).tolist() and validation is None
     assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, RECIPE.learning_rate / 2)
     assert tuned.suffix[0].weight.tolist() == [[1.5, 0.0], [0.0, 2.0]]
+
+
+def test_batches_are_those_planned_unless_the_recipe_has_its_own():
+    # A recipe of before batches were planned has its own, beside steps that name none.
+    assert fine_tuning(Recipe.make(photos="x", batch_size=32), STEP.batch_size, epochs=1).batch_size == 32
+    assert fine_tuning(RECIPE, STEP.batch_size, epochs=1).batch_size == 8

@@ -112,7 +112,7 @@ class Costs:
     logits_per_second: float
     free_bytes: int
     refit: bool
-    batch_size: int = BATCH_OF_FEW
+    batch_size: int
 
     def step(self, rung: Rung, epochs: int, num_views: int, short_refit: bool = False) -> Step:
         """Return a step with the seconds that its training should take."""
@@ -199,7 +199,7 @@ def plan_run(
             f"Plan        {max(0, seconds_left):.0f} s left of {recipe.budget}: the probe alone, nothing is measured"
         )
         return plan
-    costs = _measured(recipe, data)
+    costs = _measured(recipe, network, data)
     searched_rows = costs.searched_rows(num_classes, seconds_left)
     probe_views = recipe.probe_views or costs.probe_views(seconds_left)
     spoken_for = closing
@@ -252,24 +252,24 @@ def refit_seconds(step: Step) -> float:
     return REFIT_PHOTOS * step.seconds * refit_epochs(step) / step.epochs
 
 
-def _measured(recipe: Recipe, data: TrainingData) -> Costs:
+def _measured(recipe: Recipe, network: nn.Module, data: TrainingData) -> Costs:
     sample = data.photos["train"][:_SAMPLE]
-    (num_features,) = data.embedder.row_shape(data.embedder.features_boundary)
     return Costs(
         train_photos=len(data.photos["train"]),
         validation_photos=len(data.photos["validation"]),
         test_photos=len(data.photos["test"]),
         embedded_per_second=math.inf if recipe.from_scratch else data.embedder.speed(sample),
         decoded_per_second=data.embedder.decoding_speed(sample),
-        logits_per_second=logits_per_second(num_features),
+        logits_per_second=logits_per_second(network),
         free_bytes=shutil.disk_usage(data.embedder.cache).free,
         refit=recipe.refits,
         batch_size=recipe.batch_size or (BATCH_OF_FEW if len(data.photos["train"]) <= FEW_PHOTOS else BATCH_OF_MANY),
     )
 
 
-def logits_per_second(num_features: int) -> float:
-    """Measure how many logits of so many features L-BFGS evaluates in a second, with their gradients."""
+def logits_per_second(network: nn.Module) -> float:
+    """Measure how many logits of a network's features L-BFGS evaluates in a second, with their gradients."""
+    num_features = network.get_submodule("classifier").get_parameter("weight").shape[1]
     return PROBE_EFFICIENCY * product_speed(torch.device("cpu"), torch.float32, 0.1) / (4 * num_features)
 
 

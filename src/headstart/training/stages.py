@@ -315,10 +315,13 @@ def _softer_probe(
 
 
 def fine_tuning(recipe: Recipe, batch_size: int, epochs: int, seconds: float | None = None) -> FineTuning:
-    """Return the settings of one step: the recipe's, with its batches, its epochs and the lesser of two time limits."""
+    """Return the settings of one step: the recipe's, with its epochs and the lesser of two time limits.
+
+    Batches are those planned, unless the recipe says otherwise.
+    """
     shared = {field.name: getattr(recipe, field.name) for field in fields(FineTuning)}
     limits = [limit for limit in (recipe.time_limit, seconds) if limit is not None]
-    chosen = {"batch_size": batch_size, "epochs": epochs, "time_limit": min(limits, default=None)}
+    chosen = {"batch_size": recipe.batch_size or batch_size, "epochs": epochs, "time_limit": min(limits, default=None)}
     return FineTuning(**{**shared, **chosen})
 
 
@@ -346,10 +349,14 @@ def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console
     """
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
     always = recipe.keep == "last" or recipe.from_scratch
-    measured = {1.0: calibrated_loss_and_accuracy(tuned.logits, labels)}
-    for share in () if always else INTERPOLATION_SHARES:
-        load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-        measured[share] = calibrated_loss_and_accuracy(suffix_logits(tuned.suffix, rows), labels)
+    shares = (1.0,) if always else (*INTERPOLATION_SHARES, 1.0)
+    measured = {}
+    for share in shares:
+        logits = tuned.logits
+        if share < 1:
+            load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
+            logits = suffix_logits(tuned.suffix, rows)
+        measured[share] = calibrated_loss_and_accuracy(logits, labels)
     share = min(measured, key=lambda candidate: measured[candidate][0])
     (loss, accuracy), photos = measured[share], counted(len(labels), "photo")
     if loss >= before.loss and not always:
