@@ -18,6 +18,7 @@ from headstart.training.finetuning import (
     trained_state,
 )
 from headstart.training.hardware import hardware
+from headstart.training.probe import HeldRows
 from headstart.training.store import Shelf, row_key
 
 LITE0 = BACKBONES["lite0"]
@@ -118,6 +119,29 @@ def test_it_learns_and_writes_its_history(network, rows, tmp_path):
     load_state(trainable, best)
     accuracy = float((suffix_logits(trainable, rows[0]).argmax(axis=1) == LABELS).mean())
     assert accuracy == max(epoch.validation_accuracy for epoch in history) > 0.9
+
+
+class Widest(torch.nn.Module):
+    """A classifier that remembers the most rows that passed at once."""
+
+    def __init__(self, num_values):
+        super().__init__()
+        self.classifier = torch.nn.Linear(num_values, 3)
+        self.widest = 0
+
+    def forward(self, batch):
+        self.widest = max(self.widest, len(batch))
+        return self.classifier(batch)
+
+
+@pytest.mark.parametrize(("num_values", "widest"), [(500_000, 8), (100_000, 12), (10, 30)])
+def test_large_rows_pass_forward_few_at_once(num_values, widest):
+    rows = HeldRows([np.random.default_rng(0).random((30, num_values), np.float32)])
+    classifier = Widest(num_values)
+    logits = suffix_logits(classifier, rows)
+    assert classifier.widest == widest
+    expected = rows.take(slice(None)) @ classifier.classifier.weight.detach().numpy().T
+    assert np.allclose(logits, expected + classifier.classifier.bias.detach().numpy(), atol=1e-3)
 
 
 def test_the_same_seed_gives_the_same_weights(network, rows, tmp_path):

@@ -37,6 +37,9 @@ from headstart.training.process import keep_large_buffers
 # On a CPU, of a batch whose photos have more values each than this, so many pass forward and backward at once: what is
 # kept for the gradients is half as much for the same speed (benchmarks/README.md).
 _LARGE_ROW, _PIECE_SIZE = 100_000, 8
+# Without gradients nothing is kept, but a layer's output alone is large. On a CPU, so many rows pass forward at once
+# that they have this many values together, 8 at least: 8 photos of 224 pixels, as fast as 64 (benchmarks/README.md).
+_ROWS_AT_ONCE, _VALUES_AT_ONCE = 64, 1_200_000
 
 State = dict[str, torch.Tensor]
 
@@ -238,19 +241,21 @@ def _batches(
 
 
 @torch.inference_mode()
-def suffix_logits(suffix: nn.Module, rows: Rows, batch_size: int = 64) -> Floats:
+def suffix_logits(suffix: nn.Module, rows: Rows) -> Floats:
     """Return the (n, num_classes) float32 logits of activations, in evaluation mode."""
-    return np.concatenate(list(suffix_outputs(suffix, rows, batch_size)))
+    return np.concatenate(list(suffix_outputs(suffix, rows)))
 
 
 @torch.inference_mode()
-def suffix_outputs(suffix: nn.Module, rows: Rows, batch_size: int = 64) -> Iterator[Floats]:
+def suffix_outputs(suffix: nn.Module, rows: Rows) -> Iterator[Floats]:
     """Yield the float32 outputs of a part of the network on activations, batch after batch, in evaluation mode."""
     suffix.eval()
     where = Hardware(next(suffix.parameters()).device, None)
-    chunks = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
+    chunks = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE)]
     for batch in ahead(chunks, lambda chunk: torch.from_numpy(rows.take(chunk).astype(np.float32)), window=3):
-        yield suffix(where.place(batch)).float().cpu().numpy()
+        fitting = max(8, _VALUES_AT_ONCE // batch[0].numel()) if where.device.type == "cpu" else len(batch)
+        for piece in torch.split(batch, fitting):
+            yield suffix(where.place(piece)).float().cpu().numpy()
 
 
 def interpolated(start: State, end: State, share: float) -> State:
