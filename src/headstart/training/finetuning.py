@@ -32,7 +32,7 @@ from headstart.network.folding import frozen_batch_norm_folded
 from headstart.photos.loading import ahead
 from headstart.training.hardware import Hardware, hardware, num_processes, process_number, same_for_all
 from headstart.training.probe import Floats, Labels
-from headstart.training.process import keep_large_buffers
+from headstart.training.process import large_buffers_kept
 
 # On a CPU, of a batch whose photos have more values each than this, so many pass forward and backward at once: what is
 # kept for the gradients is half as much for the same speed (benchmarks/README.md).
@@ -144,6 +144,7 @@ class ViewRows:
         return torch.from_numpy(out)
 
 
+@large_buffers_kept()
 def fine_tune(
     suffix: nn.Module,
     train: TrainingRows,
@@ -175,7 +176,6 @@ def fine_tune(
         The kept state (of what training changes; the best epoch is the one of least loss on validation), and every
         epoch.
     """
-    keep_large_buffers()
     where = hardware(settings.precision)
     suffix.to(where.device).to(memory_format=torch.channels_last)
     training = _Training(suffix, settings, where, math.ceil(len(train) / settings.batch_size))
@@ -202,6 +202,7 @@ def fine_tune(
     return progress.kept, progress.history
 
 
+@large_buffers_kept()
 def training_speed(suffix: nn.Module, row_shape: tuple[int, ...], settings: FineTuning) -> float:
     """Measure photos/s of training a suffix that is left as it was.
 
@@ -210,7 +211,6 @@ def training_speed(suffix: nn.Module, row_shape: tuple[int, ...], settings: Fine
         row_shape: of one photo's activations.
         settings: their batch size and precision count.
     """
-    keep_large_buffers()
     where = hardware(settings.precision)
     copied = copy.deepcopy(suffix).to(where.device).to(memory_format=torch.channels_last)
     training = _Training(copied, settings, where, steps_per_epoch=1)
