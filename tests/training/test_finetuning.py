@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from headstart.network.backbones import BACKBONES, build
-from headstart.network.cut import boundary_before_last_blocks, prefix, suffix
+from headstart.network.cut import boundary_before_last_blocks, boundary_of, prefix, suffix
 from headstart.network.weights import load_weights
 from headstart.training import finetuning as module
 from headstart.training.finetuning import (
@@ -216,6 +216,19 @@ def test_rates_fall_off_with_the_distance_from_the_classifier(network):
     assert all(
         group["weight_decay"] == 0 for group in optimiser.param_groups if any(v.dim() == 1 for v in group["params"])
     )
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "unfreeze", "share"),
+    [("lamb", 1, 1), ("lamb", "stage6", 1), ("lamb", "stage4", 17 / 35), ("lamb", "all", 17 / 50), ("adamw", "all", 1)],
+)
+def test_rates_of_lamb_fall_with_the_number_of_layers_that_train(network, optimiser, unfreeze, share):
+    trainable = suffix(copy.deepcopy(network), boundary_of(network, unfreeze), PREPROCESSING)
+    module.set_trainable(trainable)
+    optimiser = module._optimiser(trainable, FineTuning(optimiser=optimiser, learning_rate=1e-3))
+    head, *others = (group["peak"] for group in optimiser.param_groups)
+    assert head == pytest.approx(2e-3 * share)
+    assert others[1:] == pytest.approx([1e-3 * share] * len(others[1:]))
 
 
 @pytest.mark.parametrize("optimiser", ["lamb", "adamw", "adam", "sgd", "rmsprop"])

@@ -40,6 +40,9 @@ _LARGE_ROW, _PIECE_SIZE = 100_000, 8
 # Without gradients nothing is kept, but a layer's output alone is large. On a CPU, so many rows pass forward at once
 # that they have this many values together, 8 at least: 8 photos of 224 pixels, as fast as 64 (benchmarks/README.md).
 _ROWS_AT_ONCE, _VALUES_AT_ONCE = 64, 1_200_000
+# LAMB changes every layer by the same share of its weights, and what the layers do to the output adds up: with more of
+# them than this, the share is less. At the full rate the 50 layers of all of Lite0 diverge (docs/experiments.md).
+_LAYERS_AT_FULL_RATE = 17
 
 State = dict[str, torch.Tensor]
 
@@ -49,7 +52,8 @@ class FineTuning:
     """The settings of training; learning rates are peaks, reached after warm-up, before cosine decay.
 
     `learning_rate` is for the blocks and the head convolution, `head_learning_rate` for the classifier; each unit
-    further from the classifier gets `layer_decay` times the rate of the one after it. `mixup` and `cutmix` are the
+    further from the classifier gets `layer_decay` times the rate of the one after it. With LAMB, where more than 17
+    layers train, both rates are less by as many times as there are more layers. `mixup` and `cutmix` are the
     parameters alpha of their Beta distributions, 0 for none. `ema_decay` averages the weights exponentially, and the
     average is what is measured and kept; 0 for none. Training stops early when the validation loss has not improved
     for `patience` epochs. Where `epochs` would take more than `time_limit` seconds there are fewer, one at least, and
@@ -304,7 +308,7 @@ class _Training:
         # What is kept for the gradients grows with the photos at once. BatchNorm in training sees the whole batch.
         self._in_pieces = where.device.type == "cpu" and num_processes() == 1 and not settings.train_batch_norm
         self._mix = _mixing(settings, list(suffix.children())[-1])
-        self.last_learning_rate = settings.learning_rate
+        self.last_learning_rate = 0.0
 
     @property
     def measured(self) -> nn.Module:
@@ -348,7 +352,7 @@ class _Training:
                 loss_sum += loss * len(photos)
                 correct += int((logits.argmax(dim=1) == target).sum())
                 seen += len(photos)
-        self.last_learning_rate = settings.learning_rate * scale
+        self.last_learning_rate = settings.learning_rate * _share_of_rate(self._suffix, settings) * scale
         return loss_sum / seen, correct / seen
 
     def _gradients(
@@ -389,14 +393,23 @@ def _mixing(settings: FineTuning, classifier: nn.Module) -> Callable[[torch.Tens
 def _optimiser(suffix: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
     """Make the optimiser, with weight decay on matrices and kernels only and a learning rate for each unit."""
     units = [unit for unit in suffix.children() if any(value.requires_grad for value in unit.parameters())]
-    groups = []
+    groups, share = [], _share_of_rate(suffix, settings)
     for depth, unit in enumerate(reversed(units)):
         peak = settings.learning_rate * settings.layer_decay ** (depth - 1) if depth else settings.head_learning_rate
+        peak *= share
         for decays, decay in ((True, settings.weight_decay), (False, 0.0)):
             members = [value for value in unit.parameters() if value.requires_grad and (value.dim() > 1) == decays]
             if members:
                 groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
     return named_optimiser(settings.optimiser, groups)
+
+
+def _share_of_rate(suffix: nn.Module, settings: FineTuning) -> float:
+    """Return what the learning rates are multiplied by, for the number of layers that train."""
+    if settings.optimiser != "lamb":
+        return 1.0
+    layers = sum(value.dim() > 1 for value in suffix.parameters() if value.requires_grad)
+    return min(1.0, _LAYERS_AT_FULL_RATE / layers)
 
 
 def named_optimiser(name: Optimiser, groups: Any, learning_rate: float = 1e-3) -> torch.optim.Optimizer:
