@@ -15,19 +15,21 @@ from headstart.training.probe import loss_and_accuracy
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-# Beyond these, validation photos are all right or all wrong, and say nothing of temperatures.
+# Before anything is seen, a temperature is taken to be within a factor of 1.6 of 1, two times of three. A few photos
+# that are all right would else make any probability certain, and any two networks that are right equally good.
+_SPREAD = 0.5
 _LEAST, _MOST = 0.05, 20.0
 _MOST_BINS = 15
 
 
-def fit_temperature(logits: Logits, labels: Labels, spread: float = math.inf) -> float:
+def fit_temperature(logits: Logits, labels: Labels) -> float:
     """Return the temperature at which logits are the least wrong in cross-entropy: above 1, they were too sure.
+
+    The most probable one where its logarithm is normal with mean 0 and a standard deviation of 0.5 beforehand.
 
     Args:
         logits: (n, num_classes), of photos that were not trained on.
         labels: (n,) true class indices.
-        spread: the standard deviation of the temperature's logarithm before anything is seen (mean 0). A few photos
-            that are all right would else make any probability certain.
 
     Returns:
         A number from 0.05 to 20.
@@ -35,7 +37,7 @@ def fit_temperature(logits: Logits, labels: Labels, spread: float = math.inf) ->
 
     def cost(exponent: float) -> float:
         loss = loss_and_accuracy(logits / math.exp(exponent), labels)[0]
-        return loss + (exponent / spread) ** 2 / (2 * len(labels))
+        return loss + (exponent / _SPREAD) ** 2 / (2 * len(labels))
 
     found = minimize_scalar(
         cost,

@@ -33,8 +33,6 @@ from headstart.training.hardware import first_process_first
 from headstart.training.probe import Floats, LinearHead
 from headstart.training.stages import Kept
 
-# Before anything is seen, a temperature is taken to be within a factor of 1.6 of 1, two times of three.
-TEMPERATURE_SPREAD = 0.5
 # Training photos of each class that its direction is the mean of; fewer where each is computed from its pixels.
 _OF_A_CLASS, _OF_A_CLASS_FROM_PIXELS = 100, 20
 
@@ -82,7 +80,7 @@ def judge(network: nn.Module, kept: Kept, data: TrainingData, min_accuracy: floa
     """Settle temperature and acceptance on the validation photos, which the network has not learnt from."""
     labels, directions = data.labels["validation"], typical_directions(network, kept, data, console)
     logits, distances = logits_and_distances(network, directions, kept, data, "validation", console)
-    temperature = fit_temperature(logits, labels, TEMPERATURE_SPREAD)
+    temperature = fit_temperature(logits, labels)
     before, after = softmax(logits), softmax(logits / np.float32(temperature))
     rejection = fit_rejection(directions, distances, after, labels, min_accuracy)
     accepted = rejection.accepts(after.max(axis=1), distances)
