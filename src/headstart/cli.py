@@ -141,7 +141,7 @@ def train(
     precision: Annotated[Precision | None, _option(_NETWORK, "Of training's forward pass.", "auto")] = None,
     batch_size: Annotated[int | None, _option(_DETAIL, "Photos a step.", "8 or 16; from scratch 32")] = None,
     optimiser: Annotated[Optimiser | None, _option(_DETAIL, "What takes the steps.", "lamb; scratch adamw")] = None,
-    learning_rate: Annotated[float | None, _option(_DETAIL, "Peak, to 17 layers.", "0.002; by others 0.0005")] = None,
+    learning_rate: Annotated[float | None, _option(_DETAIL, "Peak.", "0.002; tuning by others 0.0005")] = None,
     head_learning_rate: Annotated[float | None, _option(_DETAIL, "The head's.", "0.002; by others 0.0002")] = None,
     layer_decay: Annotated[float | None, _option(_DETAIL, "A block's rate, as a share of the next's.", "1")] = None,
     schedule: Annotated[Schedule | None, _option(_DETAIL, "Of the rate after warm-up.", "cosine")] = None,

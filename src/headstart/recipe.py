@@ -158,7 +158,7 @@ class Recipe(BaseModel):
     batch_size: int | None = Field(None, ge=1, le=4096)
     optimiser: Optimiser = "lamb"
     schedule: Schedule = "cosine"
-    learning_rate: float = Field(2e-3, gt=0, le=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="peak; with LAMB, of more than 17 layers it is less")
     head_learning_rate: float = Field(2e-3, gt=0, le=1)
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a unit as a share of the next one's")
     weight_decay: float = Field(0.01, ge=0, le=10)
