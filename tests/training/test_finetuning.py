@@ -224,9 +224,9 @@ def test_rates_fall_off_with_the_distance_from_the_classifier(network):
 )
 def test_rates_of_lamb_fall_with_the_number_of_layers_that_train(network, optimiser, unfreeze, share):
     trainable = suffix(copy.deepcopy(network), boundary_of(network, unfreeze), PREPROCESSING)
-    module.set_trainable(trainable)
-    optimiser = module._optimiser(trainable, FineTuning(optimiser=optimiser, learning_rate=1e-3))
-    head, *others = (group["peak"] for group in optimiser.param_groups)
+    settings = FineTuning(optimiser=optimiser, learning_rate=1e-3)
+    training = module._Training(trainable, settings, hardware("float32"), steps_per_epoch=1)
+    head, *others = (group["peak"] for group in training.optimiser.param_groups)
     assert head == pytest.approx(2e-3 * share)
     assert others[1:] == pytest.approx([1e-3 * share] * len(others[1:]))
 

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -292,11 +292,11 @@ class _Training:
     """
 
     def __init__(self, suffix: nn.Module, settings: FineTuning, where: Hardware, steps_per_epoch: int) -> None:
-        self._settings = settings
         self._where = where
         self._steps_per_epoch = steps_per_epoch
         self._suffix = suffix
         self.changing = set_trainable(suffix, settings.train_batch_norm)
+        self._settings = settings = _with_rates_for(self.changing, settings)
         self.optimiser = _optimiser(suffix, settings)
         self._scaler = where.scaler()
         self._average: Any = None
@@ -308,7 +308,7 @@ class _Training:
         # What is kept for the gradients grows with the photos at once. BatchNorm in training sees the whole batch.
         self._in_pieces = where.device.type == "cpu" and num_processes() == 1 and not settings.train_batch_norm
         self._mix = _mixing(settings, list(suffix.children())[-1])
-        self.last_learning_rate = 0.0
+        self.last_learning_rate = settings.learning_rate
 
     @property
     def measured(self) -> nn.Module:
@@ -352,7 +352,7 @@ class _Training:
                 loss_sum += loss * len(photos)
                 correct += int((logits.argmax(dim=1) == target).sum())
                 seen += len(photos)
-        self.last_learning_rate = settings.learning_rate * _share_of_rate(self._suffix, settings) * scale
+        self.last_learning_rate = settings.learning_rate * scale
         return loss_sum / seen, correct / seen
 
     def _gradients(
@@ -390,26 +390,27 @@ def _mixing(settings: FineTuning, classifier: nn.Module) -> Callable[[torch.Tens
     return v2.RandomChoice(mixes)
 
 
+def _with_rates_for(changing: State, settings: FineTuning) -> FineTuning:
+    """Return the settings with the learning rates that the number of layers which train asks for."""
+    layers = sum(value.dim() > 1 for value in changing.values())
+    if settings.optimiser != "lamb" or layers <= _LAYERS_AT_FULL_RATE:
+        return settings
+    share = _LAYERS_AT_FULL_RATE / layers
+    rates = share * settings.learning_rate, share * settings.head_learning_rate
+    return replace(settings, learning_rate=rates[0], head_learning_rate=rates[1])
+
+
 def _optimiser(suffix: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
     """Make the optimiser, with weight decay on matrices and kernels only and a learning rate for each unit."""
     units = [unit for unit in suffix.children() if any(value.requires_grad for value in unit.parameters())]
-    groups, share = [], _share_of_rate(suffix, settings)
+    groups = []
     for depth, unit in enumerate(reversed(units)):
         peak = settings.learning_rate * settings.layer_decay ** (depth - 1) if depth else settings.head_learning_rate
-        peak *= share
         for decays, decay in ((True, settings.weight_decay), (False, 0.0)):
             members = [value for value in unit.parameters() if value.requires_grad and (value.dim() > 1) == decays]
             if members:
                 groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
     return named_optimiser(settings.optimiser, groups)
-
-
-def _share_of_rate(suffix: nn.Module, settings: FineTuning) -> float:
-    """Return what the learning rates are multiplied by, for the number of layers that train."""
-    if settings.optimiser != "lamb":
-        return 1.0
-    layers = sum(value.dim() > 1 for value in suffix.parameters() if value.requires_grad)
-    return min(1.0, _LAYERS_AT_FULL_RATE / layers)
 
 
 def named_optimiser(name: Optimiser, groups: Any, learning_rate: float = 1e-3) -> torch.optim.Optimizer:
