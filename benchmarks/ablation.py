@@ -16,7 +16,7 @@ import pandas as pd
 import tomllib
 
 import headstart
-from headstart.training.process import let_idle_threads_sleep
+from headstart.training.process import prepare_process
 from variants import append, done, parser
 
 KEY = ["variant", "set", "seed"]
@@ -25,7 +25,7 @@ SPLIT = {"validation_fraction": 0.15, "test_fraction": 0.3}
 
 def main() -> None:
     options = parser(__doc__).parse_args()
-    let_idle_threads_sleep()
+    prepare_process()
     variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
     seen = done(options.results, KEY)
     for seed in options.seeds:

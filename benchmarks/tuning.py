@@ -39,7 +39,7 @@ from headstart.training.engines import choose_engine
 from headstart.training.finetuning import FineTuning, fine_tune, interpolated, load_state, suffix_logits, trained_state
 from headstart.training.plan import PROBE_VIEWS
 from headstart.training.probe import STRENGTHS, LinearHead, ProbeStep, fit_probe
-from headstart.training.process import keep_large_buffers, let_idle_threads_sleep
+from headstart.training.process import prepare_process
 from headstart.training.stages import INTERPOLATION_SHARES, START_REGULARISATION, set_classifier
 from variants import append, done, parser
 
@@ -49,8 +49,7 @@ KEY = ["variant", "set", "seed", "part", "image_size"]
 
 def main() -> None:
     options = _options()
-    let_idle_threads_sleep()
-    keep_large_buffers()
+    prepare_process()
     variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
     seen = done(options.results, KEY)
     for seed in options.seeds:

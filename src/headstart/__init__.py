@@ -62,9 +62,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")
     from importlib import import_module
 
-    from headstart.training.process import let_idle_threads_sleep
+    from headstart.training.process import prepare_process
 
-    let_idle_threads_sleep()
+    prepare_process()
     return getattr(import_module(_HOMES[name]), name)
 
 

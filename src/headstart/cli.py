@@ -594,9 +594,9 @@ def main() -> None:
         KeyboardInterrupt: of Ctrl-C, which `headstart.__main__` tells, as it may come before this module is here.
     """
     from headstart.interruption import EXIT_CODE
-    from headstart.training.process import let_idle_threads_sleep
+    from headstart.training.process import prepare_process
 
-    let_idle_threads_sleep()
+    prepare_process()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here, where a full disk is told

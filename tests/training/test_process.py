@@ -1,28 +1,22 @@
 import mmap
 import os
 import platform
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from headstart.training.process import keep_large_buffers, large_buffers_kept, let_idle_threads_sleep
+from headstart.training.process import large_buffers_kept, prepare_process
 
 
-def test_glibc_takes_the_thresholds():
-    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
-    assert keep_large_buffers() is glibc
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
-def test_memory_is_given_back_when_training_is_over():
-    if not keep_large_buffers():
-        pytest.skip("only glibc is told to keep memory")
-
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-
-    @large_buffers_kept()
+def test_memory_is_kept_in_training_and_given_back_afterwards():
     def work():
         several = [np.ones(2**22, np.uint8) for _ in range(100)]
         last = np.ones(2**20, np.uint8)  # above them on the heap, where nothing is given back by itself
@@ -30,15 +24,63 @@ def test_memory_is_given_back_when_training_is_over():
         del several
         return last, most, resident()
 
-    _last, most, kept = work()
+    with large_buffers_kept() as taken:
+        assert taken is (sys.platform == "linux" and platform.libc_ver()[0] == "glibc")
+        if not taken:
+            pytest.skip("only glibc is told to keep memory")
+        _last, most, kept = work()
     assert most - kept < 100 * 2**20
     assert most - resident() > 300 * 2**20
 
 
+def test_after_training_a_large_buffer_is_given_back_at_once():
+    with large_buffers_kept() as taken:
+        if not taken:
+            pytest.skip("only glibc is told to keep memory")
+    before = resident()
+    large = np.ones(2**27, np.uint8)
+    with_it = resident()
+    del large
+    after = resident()
+    assert (with_it - before) > 100 * 2**20
+    assert (with_it - after) > 100 * 2**20
+
+
 def test_threads_sleep_unless_the_user_chose_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    let_idle_threads_sleep()
+    prepare_process()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    let_idle_threads_sleep()
+    prepare_process()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_threads_share_as_many_heaps_as_there_are_cores(tmp_path):
+    if not (sys.platform == "linux" and platform.libc_ver()[0] == "glibc"):
+        pytest.skip("only glibc has a heap for each thread")
+    several = max(2, os.cpu_count() or 1) + 4
+    script = f"""
+        import ctypes, threading
+        from headstart.training.process import prepare_process
+        prepare_process()
+        together = threading.Barrier({several})
+        def work():
+            kept = [bytearray(10_000) for _ in range(10)]
+            together.wait()
+        threads = [threading.Thread(target=work) for _ in range({several})]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+        libc = ctypes.CDLL(None)
+        libc.fopen.restype = ctypes.c_void_p
+        file = ctypes.c_void_p(libc.fopen({os.fsencode(tmp_path / "heaps.xml")!r}, b"w"))
+        libc.malloc_info(0, file)
+        libc.fclose(file)
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=True)
+    heaps = (tmp_path / "heaps.xml").read_text().count("<heap nr=")
+    assert 1 <= heaps <= max(2, os.cpu_count() or 1)
+    # and each thread has its own when the user says so
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment | {"MALLOC_ARENA_MAX": "64"}, check=True
+    )
+    assert (tmp_path / "heaps.xml").read_text().count("<heap nr=") > heaps
