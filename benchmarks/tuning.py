@@ -36,11 +36,13 @@ from headstart.photos.split import SPLITS, split_photos
 from headstart.training.data import TrainingData
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
-from headstart.training.finetuning import FineTuning, fine_tune, interpolated, load_state, suffix_logits, trained_state
+from headstart.training.finetuning import fine_tune, suffix_logits
+from headstart.training.optimisation import FineTuning
 from headstart.training.plan import PROBE_VIEWS
 from headstart.training.probe import STRENGTHS, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import prepare_process
 from headstart.training.stages import INTERPOLATION_SHARES, START_REGULARISATION, set_classifier
+from headstart.training.state import interpolated, load_state, trained_state
 from variants import append, done, parser
 
 CONSOLE = Console(quiet=True)

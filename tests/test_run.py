@@ -198,7 +198,7 @@ def test_real_photos_reach_the_accuracy_to_expect(shared, tmp_path):
 
 
 def test_from_scratch_everything_trains_and_a_killed_run_ends_the_same(photos, tmp_path, monkeypatch, capsys):
-    from headstart.training import finetuning
+    from headstart.training import progress
 
     choices = {"weights": "none", "image_size": 32, "epochs": 3, "batch_size": 8, "precision": "float32"}
     whole = headstart.train(photos, tmp_path / "whole", **choices)
@@ -211,17 +211,17 @@ def test_from_scratch_everything_trains_and_a_killed_run_ends_the_same(photos, t
     assert "started from random weights" in (tmp_path / "whole" / "classifier" / "README.md").read_text()
 
     # Stopped right after the second epoch's checkpoint, as a power cut would.
-    add = finetuning._Progress.add
+    add = progress.Progress.add
 
     def interrupted(progress, epoch, position):
         add(progress, epoch, position)
         if epoch.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetuning._Progress, "add", interrupted)
+    monkeypatch.setattr(progress.Progress, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         headstart.train(photos, tmp_path / "part", quiet=True, **choices)
-    monkeypatch.setattr(finetuning._Progress, "add", add)
+    monkeypatch.setattr(progress.Progress, "add", add)
     headstart.train(photos, tmp_path / "part", quiet=True, **choices)
     weights = "classifier/weights.safetensors"
     assert (tmp_path / "part" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()

@@ -15,7 +15,7 @@ from headstart.recipe import Recipe
 from headstart.run import Run
 from headstart.run_folder import RunFolder
 from headstart.tracking import LOGS, History
-from headstart.training.finetuning import Epoch
+from headstart.training.progress import Epoch
 
 SMALL = {"image_size": 64, "epochs": 2, "num_views": 2, "unfreeze": "stage6", "quiet": True}
 # MLflow's own call, of SQLAlchemy 2.1; where Headstart opens a database it is kept quiet.
@@ -71,9 +71,9 @@ def mlflow_points(client, run) -> Points:
 
 @pytest.mark.filterwarnings(OPENING)
 def test_the_logs_hold_what_the_files_hold_also_of_a_run_that_was_interrupted(photos, tmp_path, monkeypatch, capsys):
-    from headstart.training import finetuning
+    from headstart.training import progress
 
-    add = finetuning._Progress.add
+    add = progress.Progress.add
 
     def interrupted(progress, epoch, position):
         add(progress, epoch, position)
@@ -83,7 +83,7 @@ def test_the_logs_hold_what_the_files_hold_also_of_a_run_that_was_interrupted(ph
     monkeypatch.chdir(tmp_path)
     folder, logs = tmp_path / "run", ("tensorboard", "mlflow")
     with monkeypatch.context() as patched:
-        patched.setattr(finetuning._Progress, "add", interrupted)
+        patched.setattr(progress.Progress, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             headstart.train(photos, folder, log=logs, **SMALL)
     # What was known by then has been logged.

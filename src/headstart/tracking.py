@@ -27,9 +27,9 @@ from headstart.console import Console
 from headstart.errors import HeadstartError, listed
 from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder
-from headstart.training.finetuning import Epoch
 from headstart.training.hardware import process_number
 from headstart.training.probe import ProbeStep
+from headstart.training.progress import Epoch
 
 _VALUES = (*(field.name for field in fields(Epoch) if field.name != "epoch"), "regularisation")
 

@@ -5,20 +5,14 @@ import pytest
 import torch
 
 from headstart.network.backbones import BACKBONES, build
-from headstart.network.cut import boundary_before_last_blocks, boundary_of, prefix, suffix
+from headstart.network.cut import boundary_before_last_blocks, boundary_of, prefix, set_trainable, suffix
 from headstart.network.weights import load_weights
 from headstart.training import finetuning as module
-from headstart.training.finetuning import (
-    FineTuning,
-    ViewRows,
-    fine_tune,
-    interpolated,
-    load_state,
-    suffix_logits,
-    trained_state,
-)
+from headstart.training.finetuning import ViewRows, fine_tune, suffix_logits
 from headstart.training.hardware import hardware
+from headstart.training.optimisation import FineTuning, optimiser_of, schedule
 from headstart.training.probe import HeldRows
+from headstart.training.state import interpolated, load_state, trained_state
 from headstart.training.store import Shelf, row_key
 
 LITE0 = BACKBONES["lite0"]
@@ -183,7 +177,7 @@ def test_training_stops_when_the_validation_loss_stalls(network, rows, tmp_path)
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
     settings = FineTuning(epochs=4, warmup_epochs=1)
-    shares = [module._schedule(step / 40, settings) for step in range(40)]
+    shares = [schedule(step / 40, settings) for step in range(40)]
     assert shares[0] == 0.02 and shares[1] == pytest.approx(0.1)
     assert shares[:11] == sorted(shares[:11]) and max(shares) == shares[10] == 1
     assert shares[10:] == sorted(shares[10:], reverse=True) and shares[-1] < 0.01
@@ -206,8 +200,8 @@ def test_views_are_picked_for_each_photo(rows):
 def test_rates_fall_off_with_the_distance_from_the_classifier(network):
     settings = FineTuning(learning_rate=1e-3, head_learning_rate=2e-3, layer_decay=0.5)
     trainable = new_suffix(network)
-    module.set_trainable(trainable)
-    optimiser = module._optimiser(trainable, settings)
+    set_trainable(trainable)
+    optimiser = optimiser_of(trainable, settings)
     rates = {id(value): group["peak"] for group in optimiser.param_groups for value in group["params"]}
     block, head, *_, classifier = trainable.children()
     assert rates[id(classifier.weight)] == rates[id(classifier.bias)] == 2e-3

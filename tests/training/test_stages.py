@@ -10,8 +10,9 @@ from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.recipe import Recipe, Step
 from headstart.training import stages as module
 from headstart.training.data import LEARNING
-from headstart.training.finetuning import suffix_logits, trained_state
+from headstart.training.finetuning import suffix_logits
 from headstart.training.stages import Kept, Tuned, fine_tuning, keep
+from headstart.training.state import trained_state
 
 RECIPE = Recipe.make(photos="x")
 STEP = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1)

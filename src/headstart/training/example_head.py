@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from headstart.training.finetuning import Epoch, ViewRows, suffix_logits
+from headstart.training.finetuning import ViewRows, suffix_logits
 from headstart.training.probe import Floats, Labels, LinearHead, loss_and_accuracy
+from headstart.training.progress import Epoch
 from headstart.training.store import StoredRows
 
 

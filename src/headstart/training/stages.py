@@ -22,18 +22,9 @@ from headstart.recipe import Part, Recipe, Step
 from headstart.tracking import History
 from headstart.training.data import LEARNING, TrainingData, pooled_features
 from headstart.training.example_head import ExampleHead, fit_example_head
-from headstart.training.finetuning import (
-    Epoch,
-    FineTuning,
-    State,
-    epochs_left,
-    fine_tune,
-    interpolated,
-    load_state,
-    suffix_logits,
-    trained_state,
-)
+from headstart.training.finetuning import fine_tune, suffix_logits
 from headstart.training.hardware import hardware
+from headstart.training.optimisation import FineTuning
 from headstart.training.probe import (
     Features,
     Floats,
@@ -44,6 +35,8 @@ from headstart.training.probe import (
     fit_probe,
     loss_and_accuracy,
 )
+from headstart.training.progress import Epoch, epochs_left
+from headstart.training.state import State, interpolated, load_state, trained_state
 
 # The largest class may have this many times the photos of the smallest before classes are weighted.
 BALANCED_UP_TO = 3.0
