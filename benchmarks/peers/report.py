@@ -20,7 +20,7 @@ class Summary:
     """One contestant over all sets: means over the sets of medians over the rounds.
 
     `ratio` is its time as a multiple of the reference's, the geometric mean over the sets. Each is none where a set is
-    missing or has no such number. `peak_mib` is the greatest of all.
+    missing or has no such number. `peak_mib` is the greatest of the medians, `rounds` what each set has.
     """
 
     contestant: Contestant
@@ -28,6 +28,7 @@ class Summary:
     seconds: float | None
     ratio: float | None
     peak_mib: int | None
+    rounds: int
 
 
 def write_report(
@@ -64,13 +65,15 @@ def _summary(contestant: Contestant, results: Sequence[Result], sets: Sequence[s
     accuracies = [_median(_values(results, contestant.name, name, "test_accuracy")) for name in sets]
     seconds = [_median(_values(results, contestant.name, name, "seconds")) for name in sets]
     ratios = [_median(_ratios(results, contestant.name, reference, name)) for name in sets]
-    peaks = [peak for name in sets for peak in _values(results, contestant.name, name, "peak_mib")]
+    peaks = [peak for name in sets if (peak := _median(_values(results, contestant.name, name, "peak_mib")))]
+    rounds = [sum((result.contestant, result.set) == (contestant.name, name) for result in results) for name in sets]
     return Summary(
         contestant,
         _over_sets(accuracies, statistics.mean),
         _over_sets(seconds, statistics.mean),
         _over_sets(ratios, statistics.geometric_mean),
         round(max(peaks)) if peaks else None,
+        min(rounds),
     )
 
 
@@ -104,14 +107,13 @@ def _over_sets(values: Sequence[float | None], mean: Callable[[Sequence[float]],
 
 
 def _facts(results: Sequence[Result], command: str) -> str:
-    rounds = len({result.round for result in results})
     machines = sorted({result.machine for result in results})
     loads = [result.load for result in results]
     return "\n".join(
         [
             f"- Command: `{command}`",
             f"- Machine: {'; '.join(machines)}; load average when a contestant started {spread(loads)}",
-            f"- {rounds} round{'s' if rounds > 1 else ''}; medians over the rounds (least-greatest)",
+            "- Medians over the rounds (least-greatest)",
         ]
     )
 
@@ -123,7 +125,7 @@ def _tables(
     summaries: Sequence[Summary],
     reference: str,
 ) -> list[str]:
-    header = ["", "test accuracy, %", "wall time, s", f"time / that of {reference}", "peak memory, MiB"]
+    header = ["", "test accuracy, %", "wall time, s", f"time / that of {reference}", "peak memory, MiB", "rounds"]
     means = [
         [
             summary.contestant.label,
@@ -131,6 +133,7 @@ def _tables(
             _text(summary.seconds, ".0f"),
             _text(summary.ratio, ".2f"),
             _text(summary.peak_mib, "d"),
+            str(summary.rounds),
         ]
         for summary in summaries
     ]
