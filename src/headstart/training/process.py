@@ -22,8 +22,8 @@ def prepare_process() -> None:
     7 to 26 s spinning (docs/experiments.md). OpenMP reads this as it is loaded, so it comes before PyTorch is
     imported; a choice of the user's stays.
 
-    What a thread's heap has once needed, no other thread uses: the whole network's training took 130 MiB more, and
-    decoding is no faster for it. (mallopt(3): M_ARENA_MAX.)
+    What a thread's heap has once needed, no other thread uses: with one for each, the whole network's training took
+    130 MiB more, and decoding was no faster (benchmarks/README.md). (mallopt(3): M_ARENA_MAX.)
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     libc = _glibc()
