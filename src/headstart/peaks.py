@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 
 from headstart.choices import Precision
+from headstart.photos.drawing import Photo
 from headstart.photos.loading import ahead, num_workers
 from headstart.stopwatch import fastest
-from headstart.training.embedding import Embedder, Pass, Photo
+from headstart.training.embedding import Embedder, Pass
 from headstart.training.hardware import hardware, num_processes
-
-_SAMPLE = 64
 
 
 def hashing_speed() -> float:
@@ -65,7 +64,7 @@ class Peaks:
 
     def __init__(self, embedder: Embedder, photos: Sequence[Photo], precision: Precision) -> None:
         self._embedder = embedder
-        self._sample = photos[:: max(1, len(photos) // _SAMPLE)]
+        self._photos = photos
         self._where = hardware(precision)
         self.trains_on_cpu = self._where.device.type == "cpu"
         self.decoding_speed = cache(self._decoding_speed)
@@ -85,7 +84,7 @@ class Peaks:
         return here * num_processes()
 
     def _decoding_speed(self, views: tuple[int, ...]) -> float:
-        return max(self._embedder.decoding_speed(self._sample, views) for _ in range(3))
+        return max(self._embedder.decoding_speed(self._photos, views) for _ in range(3))
 
     def decoding(self, passes: Sequence[Pass]) -> float:
         """Return the least seconds of decoding what was embedded."""

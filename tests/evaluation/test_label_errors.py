@@ -9,7 +9,7 @@ import pytest
 
 import headstart
 from headstart.evaluation.label_errors import FOLDS, dealt_into_folds, find_label_issues
-from headstart.training.embedding import Photo
+from headstart.photos.drawing import Photo
 from headstart.training.store import Shelf, row_key
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from headstart.photos.augmentation import augmented_view
 from headstart.photos.views import Preprocessing, evaluation_view
@@ -252,24 +252,26 @@ def test_strong_crops_and_flips_without_turning(monkeypatch):
 
 
 def test_strong_applies_every_operation_of_the_wide_set_as_often(monkeypatch):
-    from torchvision.transforms.v2 import functional
-
-    names = ["affine", "rotate", "adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_sharpness"]
-    names += ["posterize", "solarize", "autocontrast", "equalize"]
-    calls = {name: recorded_calls(monkeypatch, functional, name) for name in names}
+    enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color, ImageEnhance.Sharpness]
+    enhanced = [recorded_calls(monkeypatch, enhancer, "enhance") for enhancer in enhancers]
+    names = ["posterize", "solarize", "autocontrast", "equalize"]
+    others = {name: recorded_calls(monkeypatch, ImageOps, name) for name in names}
+    turned, transformed = (recorded_calls(monkeypatch, Image.Image, name) for name in ("rotate", "transform"))
     for view in range(1, 1401):
         augmented(Image.new("RGB", (40, 40), ORANGE), view=view, size=32, augmentation="strong")
-    counts = {name: len(found) for name, found in calls.items()}
-    # Slants and translations, two ways each, are affine; the 14th operation leaves the view as it is.
-    assert 320 <= counts.pop("affine") <= 480
-    assert all(65 <= count <= 140 for count in counts.values())
-    angles = [angle for _, angle, *_ in calls["rotate"]]
+    # Turning is a transformation too, in which both slants are there.
+    moved = [data for image, size, _, data, *_ in transformed if image.size == size and 0 in (data[1], data[3])]
+    # Slants and translations, two ways each; the 14th operation leaves the view as it is.
+    assert 320 <= len(moved) <= 480
+    assert all(65 <= len(found) <= 140 for found in (*enhanced, *others.values(), turned))
+    angles = [angle for _, angle, *_ in turned]
     assert -135 <= min(angles) < -100 and 100 < max(angles) <= 135
-    factors = [factor for name in names[2:6] for _, factor in calls[name]]
+    factors = [factor for found in enhanced for _, factor in found]
     assert 0.009 < min(factors) < 0.1 and 1.9 < max(factors) <= 1.99
-    assert {bits for _, bits in calls["posterize"]} == {2, 3, 4, 5, 6, 7, 8}
-    shifts = [shift for _, _, move, *_ in calls["affine"] for shift in move]
-    assert (min(shifts), max(shifts)) == (-5, 5)  # a seventh of 32 pixels
+    assert {bits for _, bits in others["posterize"]} == {2, 3, 4, 5, 6, 7, 8}
+    for place, most in ((1, 0.99), (3, 0.99), (2, 5), (5, 5)):  # shifts are of up to a seventh of 32 pixels
+        values = [data[place] for data in moved if data[0] == data[4] == 1]  # others crop and mirror
+        assert -most <= min(values) < -0.8 * most + 1e-9 and 0.8 * most - 1e-9 < max(values) <= most
 
 
 def test_strong_fills_with_the_mean_colour(monkeypatch):

@@ -27,8 +27,8 @@ from headstart.evaluation.rejection import (
     distances_to,
     fit_rejection,
 )
+from headstart.photos.drawing import Photo
 from headstart.training.data import TrainingData, pooled_features
-from headstart.training.embedding import Photo
 from headstart.training.hardware import first_process_first
 from headstart.training.probe import Floats, LinearHead
 from headstart.training.stages import Kept

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from headstart.evaluation.metrics import CHANCE, Labels, Probabilities, mcnemar_p_value, softmax
+from headstart.photos.drawing import Photo
 from headstart.photos.split import SPLITS
 from headstart.training.data import TrainingData
-from headstart.training.embedding import Photo
 from headstart.training.probe import Floats, fit_probe
 
 # Five folds, or more iterations, rank no better (docs/experiments.md), and take up to four times as long.

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from headstart.console import Console
-from headstart.errors import PhotoError
 from headstart.photos.catalog import Catalog
 from headstart.photos.classes import class_findings, folder_findings
 from headstart.photos.defects import file_findings, look_findings, unreadable
@@ -21,9 +20,9 @@ from headstart.photos.duplicates import (
     duplicate_findings,
     near_copies,
 )
-from headstart.photos.facts import PhotoFacts, read_facts
+from headstart.photos.facts import PhotoFacts, facts_or_reason
 from headstart.photos.findings import Finding, finding_table
-from headstart.photos.loading import ahead
+from headstart.photos.loading import spread
 from headstart.photos.shortcuts import shortcut_findings
 
 
@@ -79,16 +78,17 @@ def audit(catalog: Catalog, console: Console | None = None, known: pd.DataFrame 
 def examine(
     catalog: Catalog, console: Console, known: pd.DataFrame | None = None
 ) -> tuple[list[tuple[str, PhotoFacts]], list[Finding]]:
-    """Read all photos in threads: the facts of those that can be read, and a finding for each of the others."""
+    """Read all photos: the facts of those that can be read, and a finding for each of the others."""
     photos, findings = [], []
     remembered = known_facts(known)
     digests = dict(zip(catalog.photos["path"], catalog.photos["digest"], strict=True))
 
-    def look(path: str) -> PhotoFacts | str:
-        return remembered.get(digests[path]) or _facts_or_reason(catalog, path)
-
-    with console.progress("photos", len(catalog.photos)) as advance:
-        for path, result in zip(catalog.photos["path"], ahead(catalog.photos["path"], look), strict=True):
+    paths = catalog.photos["path"].tolist()
+    new = [catalog.root / path for path in paths if digests[path] not in remembered]
+    read = spread(new, facts_or_reason, len(new))
+    with console.progress("photos", len(paths)) as advance:
+        for path in paths:
+            result = remembered.get(digests[path]) or next(read)
             if isinstance(result, PhotoFacts):
                 photos.append((path, result))
             else:
@@ -112,10 +112,3 @@ def facts_table(catalog: Catalog, photos: list[tuple[str, PhotoFacts]]) -> pd.Da
     table = pd.DataFrame([[getattr(facts, name) for name in columns] for _, facts in photos], columns=columns)
     rows = catalog.photos[catalog.photos["path"].isin({path for path, _ in photos})]
     return pd.concat([rows.reset_index(drop=True), table], axis=1)
-
-
-def _facts_or_reason(catalog: Catalog, path: str) -> PhotoFacts | str:
-    try:
-        return read_facts(catalog.root / path)
-    except PhotoError as error:
-        return str(error)

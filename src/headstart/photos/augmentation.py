@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from headstart.choices import Augmentation
 from headstart.photos.views import Pixels, Preprocessing, evaluation_view, resize
@@ -58,11 +58,9 @@ def _example(photo: Image.Image, preprocessing: Preprocessing, draw: random.Rand
 
 
 def _example_full(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
-    from torchvision.transforms.v2 import functional
-
     image = Image.fromarray(evaluation_view(photo, preprocessing))
     image = _flipped(_translated(_rotated(image, draw), draw), draw)
-    return functional.adjust_contrast(image, draw.uniform(0.9, 1.1))
+    return ImageEnhance.Contrast(image).enhance(draw.uniform(0.9, 1.1))
 
 
 def _strong(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
@@ -80,29 +78,28 @@ _POLICIES: dict[Augmentation, _Policy] = {
 
 def _rotated(image: Image.Image, draw: random.Random) -> Image.Image:
     """Rotate a square by up to 0.15 of a turn either way, its corners filled by reflection as Keras does."""
-    from torchvision.transforms.v2 import InterpolationMode, functional
-
     # The corners reach furthest at an eighth of a turn: (sqrt(2) - 1) / 2 of the side beyond the edge.
-    padded = functional.pad(image, math.ceil(0.21 * image.width), padding_mode="symmetric")
-    turned = functional.rotate(padded, 360 * draw.uniform(-0.15, 0.15), InterpolationMode.BILINEAR)
-    return functional.center_crop(turned, [image.height, image.width])
+    margin = math.ceil(0.21 * image.width)
+    turned = _reflected(image, margin).rotate(360 * draw.uniform(-0.15, 0.15), Image.Resampling.BILINEAR)
+    return turned.crop((margin, margin, margin + image.width, margin + image.height))
 
 
 def _translated(image: Image.Image, draw: random.Random) -> Image.Image:
     """Move a square by up to 0.3 of its side in both directions, the rest filled by reflection."""
-    from torchvision.transforms.v2 import functional
-
     most = round(0.3 * image.width)
-    padded = functional.pad(image, most, padding_mode="symmetric")
     left, top = draw.randint(0, 2 * most), draw.randint(0, 2 * most)
-    return functional.crop(padded, top, left, image.height, image.width)
+    return _reflected(image, most).crop((left, top, left + image.width, top + image.height))
+
+
+def _reflected(image: Image.Image, margin: int) -> Image.Image:
+    """Return an image with a margin in which it is reflected."""
+    sides = (margin, margin)
+    return Image.fromarray(np.pad(np.asarray(image), (sides, sides, (0, 0)), mode="symmetric"))
 
 
 def _flipped(image: Image.Image, draw: random.Random) -> Image.Image:
     """Flip left to right half of the times, and top to bottom half of the times."""
-    from torchvision.transforms.v2 import functional
-
-    for flip in (functional.horizontal_flip, functional.vertical_flip):
+    for flip in (ImageOps.mirror, ImageOps.flip):
         if draw.random() < 0.5:
             image = flip(image)
     return image
@@ -113,32 +110,30 @@ def _trivial_augment(image: Image.Image, fill: tuple[int, ...], draw: random.Ran
 
     The paper moves photos of 224 pixels by up to 32; here it is that share of any size.
     """
-    from torchvision.transforms.v2 import InterpolationMode, functional
-
     strength = draw.randrange(31) / 30
     signed = strength if draw.random() < 0.5 else -strength
 
-    def moved(translate: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0.0, 0.0)) -> Image.Image:
+    def moved(across: tuple[float, float, float], down: tuple[float, float, float]) -> Image.Image:
         # Slants start from the top left corner, as in the paper's own code.
-        how, corner = InterpolationMode.BILINEAR, [0.0, 0.0]
-        return functional.affine(image, 0.0, list(translate), 1.0, list(shear), how, list(fill), corner)
+        how = Image.Resampling.BILINEAR
+        return image.transform(image.size, Image.Transform.AFFINE, (*across, *down), how, fillcolor=fill)
 
-    slant, shift, factor = math.degrees(math.atan(0.99 * signed)), round(signed * image.width / 7), 1 + 0.99 * signed
+    slant, shift, factor = 0.99 * signed, round(signed * image.width / 7), 1 + 0.99 * signed
     operations: list[Callable[[], Image.Image]] = [
         lambda: image,
-        lambda: moved(shear=(slant, 0.0)),
-        lambda: moved(shear=(0.0, slant)),
-        lambda: moved(translate=(shift, 0)),
-        lambda: moved(translate=(0, shift)),
-        lambda: functional.rotate(image, 135 * signed, InterpolationMode.BILINEAR, fill=list(fill)),
-        lambda: functional.adjust_brightness(image, factor),
-        lambda: functional.adjust_contrast(image, factor),
-        lambda: functional.adjust_saturation(image, factor),
-        lambda: functional.adjust_sharpness(image, factor),
-        lambda: functional.posterize(image, 8 - round(6 * strength)),
-        lambda: functional.solarize(image, 255 * (1 - strength)),
-        lambda: functional.autocontrast(image),
-        lambda: functional.equalize(image),
+        lambda: moved((1, slant, 0), (0, 1, 0)),
+        lambda: moved((1, 0, 0), (slant, 1, 0)),
+        lambda: moved((1, 0, -shift), (0, 1, 0)),
+        lambda: moved((1, 0, 0), (0, 1, -shift)),
+        lambda: image.rotate(135 * signed, Image.Resampling.BILINEAR, fillcolor=fill),
+        lambda: ImageEnhance.Brightness(image).enhance(factor),
+        lambda: ImageEnhance.Contrast(image).enhance(factor),
+        lambda: ImageEnhance.Color(image).enhance(factor),
+        lambda: ImageEnhance.Sharpness(image).enhance(factor),
+        lambda: ImageOps.posterize(image, 8 - round(6 * strength)),
+        lambda: ImageOps.solarize(image, math.ceil(255 * (1 - strength))),
+        lambda: ImageOps.autocontrast(image),
+        lambda: ImageOps.equalize(image),
     ]
     return draw.choice(operations)()
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from headstart.errors import PhotoError
 from headstart.photos.decode import decode_with_source, orientation, read_bytes
 
 # Short side of the small image that everything is computed from. A JPEG is decoded at no more than it takes, and
@@ -51,6 +52,14 @@ class PhotoFacts:
     entropy: float
     contrast: float
     fingerprint: int
+
+
+def facts_or_reason(path: Path) -> PhotoFacts | str:
+    """Return a photo's facts, or why it cannot be read."""
+    try:
+        return read_facts(path)
+    except PhotoError as error:
+        return str(error)
 
 
 def read_facts(path: Path) -> PhotoFacts:

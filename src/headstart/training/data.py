@@ -13,8 +13,9 @@ from torch import nn
 from headstart.network.backbones import Normalise
 from headstart.network.cut import last_boundary, pooled
 from headstart.photos.catalog import Catalog
+from headstart.photos.drawing import Photo
 from headstart.photos.split import SPLITS
-from headstart.training.embedding import Embedder, Photo
+from headstart.training.embedding import Embedder
 from headstart.training.finetuning import Rows, TrainingRows, ViewRows, suffix_outputs
 from headstart.training.probe import Floats, Labels
 from headstart.training.store import StoredRows
@@ -110,5 +111,6 @@ def pooled_features(network: nn.Module, boundary: int, data: TrainingData, photo
         for start in range(0, len(photos), _ROWS_AT_ONCE):
             yield rows.take(slice(start, start + _ROWS_AT_ONCE)).astype(np.float32)
     else:
-        normalised = (Normalise(data.embedder.preprocessing),) if boundary == 0 else ()
-        yield from suffix_outputs(nn.Sequential(*normalised, *pooled(network, boundary)), rows)
+        last = pooled(network, boundary)
+        normalise = Normalise(data.embedder.preprocessing).to(next(last.parameters()).device)
+        yield from suffix_outputs(nn.Sequential(normalise, *last) if boundary == 0 else last, rows)

@@ -6,7 +6,6 @@ At boundary 0 there is no prefix: pixels are not stored but decoded anew, with a
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,36 +16,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from PIL import Image
 from torch import nn
 
 from headstart.choices import Augmentation
 from headstart.console import Console
-from headstart.errors import HeadstartError, PhotoError
+from headstart.errors import HeadstartError
 from headstart.network.cut import ActivationsAt, InFloat16, last_boundary
-from headstart.photos.augmentation import augmented_view
 from headstart.photos.catalog import no_problems, problem_table
-from headstart.photos.decode import DECODER_VERSION, decode, read_bytes
-from headstart.photos.loading import ahead, batched
-from headstart.photos.views import VIEWS_VERSION, Pixels, Preprocessing, evaluation_view
+from headstart.photos.decode import DECODER_VERSION
+from headstart.photos.drawing import Drawing, Drawn, Job, Photo
+from headstart.photos.loading import all_of, batched, sample, spread, warm_seconds
+from headstart.photos.views import VIEWS_VERSION, Pixels, Preprocessing
 from headstart.stopwatch import fastest
 from headstart.training.engines import Engine, EngineChoice, open_engine
 from headstart.training.hardware import num_processes
 from headstart.training.store import Shelf, StoredRows, row_key
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A photo to embed: its path below the catalog's root, and the digest of its bytes."""
-
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    photo: Photo
-    views: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +74,9 @@ class Embedder:
         choice: EngineChoice,
         cache: Path,
     ) -> None:
-        self._root = root
+        self._drawing = Drawing(root, preprocessing, augmentation, seed)
         self._identity = identity
         self.preprocessing = preprocessing
-        self._augmentation: Augmentation = augmentation
-        self._seed = seed
         self.cache = cache
         self.choice = choice
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -115,8 +97,8 @@ class Embedder:
         """Return one of the same frozen network that sees photos at another size; this one gives up its engine."""
         self._open = None
         preprocessing = self.preprocessing.model_copy(update={"image_size": image_size})
-        kept = self._augmentation, self._seed, self.choice, self.cache
-        return Embedder(self._root, self._network, self._identity, preprocessing, *kept)
+        kept = self._drawing.augmentation, self._drawing.seed, self.choice, self.cache
+        return Embedder(self._drawing.root, self._network, self._identity, preprocessing, *kept)
 
     def embed(
         self, photos: Sequence[Photo], views: range, boundaries: Sequence[int], console: Console, label: str
@@ -145,7 +127,7 @@ class Embedder:
         unreadable: dict[str, str] = {}
         decoded_before = self._decoding_seconds
         with console.progress(label, total) as advance:
-            images = self._images(jobs, unreadable, advance)
+            images = self._images(jobs, unreadable, advance, total)
             if stored:
                 self._store(images, stored, advance)
             else:
@@ -172,12 +154,9 @@ class Embedder:
         return tuple(output.shape[1:])
 
     def decoding_speed(self, photos: Sequence[Photo], views: tuple[int, ...] = (1,)) -> float:
-        """Measure views/s of decoding and drawing these views of each photo, with nothing else to do."""
-        started = time.perf_counter()
-        jobs = [_Job(photo, views) for photo in photos]
-        for _ in ahead(jobs, self._prepare):
-            pass
-        return len(jobs) * len(views) / (time.perf_counter() - started)
+        """Measure views/s of decoding and drawing these views of some of the photos, with nothing else to do."""
+        jobs = [Job(photo, views) for photo in sample(photos)]
+        return len(jobs) * len(views) / warm_seconds(lambda: self._drawn(jobs, len(photos)), len(photos))
 
     def engine_speed(self, boundaries: tuple[int, ...]) -> float:
         """Measure views/s of the frozen network alone, on random pixels in memory, at its best within about a second.
@@ -198,18 +177,19 @@ class Embedder:
         return batches * engine.batch_size / fastest(run, 1.0)
 
     def speed(self, photos: Sequence[Photo]) -> float:
-        """Measure photos/s of decoding and the frozen network, with nothing stored and everything compiled."""
+        """Measure photos/s of decoding and the frozen network on some of the photos, with nothing stored."""
         engine = self._engine((self.features_boundary,))
-        jobs = [_Job(photo, (0,)) for photo in photos]
-        started = time.perf_counter()
-        for _ in engine.run(batched(self._images(jobs, {}, lambda n: None), engine.batch_size)):
-            pass
-        return len(jobs) / (time.perf_counter() - started)
+        jobs = [Job(photo, (0,)) for photo in sample(photos)]
+
+        def embedded() -> Iterator[Any]:
+            return engine.run(batched(self._images(jobs, {}, lambda n: None, len(photos)), engine.batch_size))
+
+        return len(jobs) / warm_seconds(embedded, len(photos))
 
     def rows(self, photos: Sequence[Photo], view: int, boundary: int) -> StoredRows | PixelRows:
         """Return one view's activations of photos that were embedded, in their order."""
         if boundary == 0:
-            return PixelRows(photos, view, self._pixels)
+            return PixelRows(photos, view, self._pixels_of)
         return self._stored(photos, [view], boundary)
 
     def features(self, photos: Sequence[Photo], views: Sequence[int]) -> StoredRows:
@@ -218,7 +198,7 @@ class Embedder:
 
     def fresh_views(self, photos: Sequence[Photo]) -> FreshViews:
         """Return photos' pixels in a new augmented view for each epoch."""
-        return FreshViews(photos, self._pixels)
+        return FreshViews(photos, self._pixels_of)
 
     def _stored(self, photos: Sequence[Photo], views: Sequence[int], boundary: int) -> StoredRows:
         return self.shelf(boundary).rows([self._key(photo.digest, view) for view in views for photo in photos])
@@ -243,10 +223,10 @@ class Embedder:
         return self._open[1]
 
     def _key(self, digest: str, view: int) -> bytes:
-        augmented = f"{view}:{self._augmentation}:{self._seed}" if view else "0"
+        augmented = f"{view}:{self._drawing.augmentation}:{self._drawing.seed}" if view else "0"
         return row_key(digest, augmented)
 
-    def _missing(self, photos: Sequence[Photo], views: range, boundaries: tuple[int, ...]) -> list[_Job]:
+    def _missing(self, photos: Sequence[Photo], views: range, boundaries: tuple[int, ...]) -> list[Job]:
         """List what to compute; photos with the same bytes are computed once."""
         seen: set[str] = set()
         distinct: list[Photo] = []
@@ -262,60 +242,51 @@ class Embedder:
             for boundary in boundaries:
                 lacking[:, column] |= ~self.shelf(boundary).has(keys)
         return [
-            _Job(photo, tuple(view for view, lacks in zip(views, row, strict=True) if lacks))
+            Job(photo, tuple(view for view, lacks in zip(views, row, strict=True) if lacks))
             for photo, row in zip(distinct, lacking, strict=True)
             if row.any()
         ]
 
+    def _drawn(self, jobs: list[Job], among: int) -> Iterator[Drawn]:
+        return spread(jobs, self._drawing.draw, among)
+
     def _images(
-        self, jobs: list[_Job], unreadable: dict[str, str], advance: Callable[[int], None]
+        self, jobs: list[Job], unreadable: dict[str, str], advance: Callable[[int], None], among: int
     ) -> Iterator[tuple[bytes, Pixels]]:
-        for job, result, seconds in ahead(jobs, self._prepare):
-            self._decoding_seconds += seconds
-            if isinstance(result, PhotoError):
-                unreadable[job.photo.digest] = result.problem
-                advance(len(job.views))
-                continue
-            for view, pixels in zip(job.views, result, strict=True):
-                yield self._key(job.photo.digest, view), pixels
+        for drawn in self._drawn(jobs, among):
+            photo = drawn.job.photo
+            self._decoding_seconds += drawn.seconds
+            if drawn.problem:
+                unreadable[photo.digest] = drawn.problem
+                advance(len(drawn.job.views))
+            for view, pixels in zip(drawn.job.views, drawn.pixels, strict=False):
+                yield self._key(photo.digest, view), pixels
 
-    def _prepare(self, job: _Job) -> tuple[_Job, list[Pixels] | PhotoError, float]:
-        """Decode a photo and draw its views; returns the seconds that it took as well."""
-        started = time.perf_counter()
-        result: list[Pixels] | PhotoError
-        try:
-            photo = self._decode(job.photo)
-            result = [self._view(photo, job.photo.digest, view) for view in job.views]
-        except PhotoError as error:
-            result = error
-        return job, result, time.perf_counter() - started
+    def _pixels_of(self, jobs: Sequence[Job], among: int) -> Pixels:
+        """Return the views of photos that could be read before, as (n, image_size, image_size, 3)."""
+        found = all_of(jobs, self._drawing.draw, among)
+        for drawn in found:
+            if drawn.problem:
+                raise HeadstartError(
+                    f"{self._drawing.root / drawn.job.photo.name}: cannot be read any more: {drawn.problem}.",
+                    "Photos must stay where they are during training; run the same command again.",
+                )
+        return np.stack([pixels for drawn in found for pixels in drawn.pixels])
 
-    def _pixels(self, photo: Photo, view: int) -> Pixels:
-        """Return one view of a photo that could be read before."""
-        try:
-            return self._view(self._decode(photo), photo.digest, view)
-        except PhotoError as error:
-            raise HeadstartError(
-                f"{self._root / photo.name}: cannot be read any more: {error.problem}.",
-                "Photos must stay where they are during training; run the same command again.",
-            ) from None
 
-    def _decode(self, photo: Photo) -> Image.Image:
-        return decode(read_bytes(self._root / photo.name), self.preprocessing.decode_short_side)
-
-    def _view(self, photo: Image.Image, digest: str, view: int) -> Pixels:
-        if view == 0:
-            return evaluation_view(photo, self.preprocessing)
-        return augmented_view(photo, self.preprocessing, self._augmentation, self._seed, digest, view)
+# What training draws at once: views of photos, among so many that are drawn in all.
+_PixelsOf = Callable[[Sequence[Job], int], Pixels]
+# Epochs at least that training takes from pixels, for which processes may pay where one alone would not.
+_EPOCHS = 4
 
 
 class PixelRows:
     """One view of photos as rows of pixels, decoded at every use."""
 
-    def __init__(self, photos: Sequence[Photo], view: int, pixels: Callable[[Photo, int], Pixels]) -> None:
+    def __init__(self, photos: Sequence[Photo], view: int, pixels_of: _PixelsOf) -> None:
         self._photos = photos
         self._view = view
-        self._pixels = pixels
+        self._pixels_of = pixels_of
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -323,16 +294,16 @@ class PixelRows:
     def take(self, indices: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.uint8]:
         """Return (n, 3, image_size, image_size) uint8, RGB in 0-255."""
         chosen = np.arange(len(self._photos))[indices]
-        images = np.stack([self._pixels(self._photos[number], self._view) for number in chosen])
-        return images.transpose(0, 3, 1, 2)
+        jobs = [Job(self._photos[number], (self._view,)) for number in chosen]
+        return self._pixels_of(jobs, _EPOCHS * len(self._photos)).transpose(0, 3, 1, 2)
 
 
 class FreshViews:
     """Training photos as pixels, in another augmented view in each epoch: the view of the epoch's number."""
 
-    def __init__(self, photos: Sequence[Photo], pixels: Callable[[Photo, int], Pixels]) -> None:
+    def __init__(self, photos: Sequence[Photo], pixels_of: _PixelsOf) -> None:
         self._photos = photos
-        self._pixels = pixels
+        self._pixels_of = pixels_of
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -343,7 +314,6 @@ class FreshViews:
 
     def take(self, photos: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return (n, 3, image_size, image_size) float32, RGB in 0-255."""
-        images = np.stack(
-            [self._pixels(self._photos[number], int(view)) for number, view in zip(photos, views, strict=True)]
-        )
-        return torch.from_numpy(images).permute(0, 3, 1, 2).float()
+        jobs = [Job(self._photos[number], (int(view),)) for number, view in zip(photos, views, strict=True)]
+        pixels = self._pixels_of(jobs, _EPOCHS * len(self._photos))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
