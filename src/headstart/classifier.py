@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -379,12 +380,15 @@ def prediction_types(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
+    """Return the versions of what the numbers depend on, as far as it is installed."""
     import platform
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    names = ("headstart", "torch", "timm", "openvino", "pillow", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    found = {"python": platform.python_version()}
+    for name in ("headstart", "torch", "timm", "openvino", "pillow", "numpy"):
+        with suppress(PackageNotFoundError):  # OpenVINO may be
+            found[name] = version(name)
+    return found
 
 
 def _checked_array(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -7,13 +7,14 @@ import torch
 from headstart.network.backbones import BACKBONES, build
 from headstart.network.cut import boundary_before_last_blocks, boundary_of, prefix, set_trainable, suffix
 from headstart.network.weights import load_weights
-from headstart.training import finetuning as module
+from headstart.training import trainer
 from headstart.training.finetuning import ViewRows, fine_tune, suffix_logits
 from headstart.training.hardware import hardware
 from headstart.training.optimisation import FineTuning, optimiser_of, schedule
 from headstart.training.probe import HeldRows
 from headstart.training.state import interpolated, load_state, trained_state
 from headstart.training.store import Shelf, row_key
+from headstart.training.trainer import Trainer
 
 LITE0 = BACKBONES["lite0"]
 PREPROCESSING = LITE0.preprocessing("squash", 64)
@@ -219,7 +220,7 @@ def test_rates_fall_off_with_the_distance_from_the_classifier(network):
 def test_rates_of_lamb_fall_with_the_number_of_layers_that_train(network, optimiser, unfreeze, share):
     trainable = suffix(copy.deepcopy(network), boundary_of(network, unfreeze), PREPROCESSING)
     settings = FineTuning(optimiser=optimiser, learning_rate=1e-3)
-    training = module._Training(trainable, settings, hardware("float32"), steps_per_epoch=1)
+    training = Trainer(trainable, settings, hardware("float32"), steps_per_epoch=1)
     head, *others = (group["peak"] for group in training.optimiser.param_groups)
     assert head == pytest.approx(2e-3 * share)
     assert others[1:] == pytest.approx([1e-3 * share] * len(others[1:]))
@@ -267,10 +268,10 @@ def test_a_batch_in_pieces_gives_the_gradients_of_the_whole(network, pixels, mon
     settings = FineTuning(batch_size=10, label_smoothing=0.1, mixup=mixup)
     weights = torch.tensor([0.5, 1.0, 2.5])
     photos, found = np.arange(10), []
-    for large_row in (module._LARGE_ROW, 0):
-        monkeypatch.setattr(module, "_LARGE_ROW", large_row)
+    for large_row in (trainer._LARGE_ROW, 0):
+        monkeypatch.setattr(trainer, "_LARGE_ROW", large_row)
         torch.manual_seed(0)
-        training = module._Training(suffix(copy.deepcopy(network), 0, PREPROCESSING), settings, hardware(), 1)
+        training = Trainer(suffix(copy.deepcopy(network), 0, PREPROCESSING), settings, hardware(), 1)
         batch = iter([(photos, pixels[0, :10])])
         measured = training.epoch((0.0, 0.0), 0, batch, LABELS, weights)
         found.append((measured, {name: value.grad for name, value in training.changing.items()}))

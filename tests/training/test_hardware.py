@@ -13,7 +13,7 @@ from headstart.training.hardware import Hardware, hardware, same_for_all
 def test_one_process_keeps_all_to_itself():
     where = hardware("float32")
     network = nn.Linear(2, 2)
-    assert where.forward_of(network, 10) is network or where.device.type == "cuda"
+    assert where.forward_of(network) is network
     assert where.share(torch.arange(5).numpy()).tolist() == [0, 1, 2, 3, 4]
     assert same_for_all({"a": 1}) == {"a": 1}
 

@@ -25,6 +25,7 @@ from torch import nn
 
 from headstart.choices import WantedEngine
 from headstart.errors import HeadstartError
+from headstart.network.depthwise import leave_cudnn
 from headstart.photos.views import Pixels
 
 EngineName = Literal["openvino", "torch"]
@@ -64,6 +65,11 @@ class Engine(Protocol):
         May be called from several threads at once. Python's lock is free while it waits.
         """
         ...
+
+
+def filled(batch: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return a batch of so many rows, those that it lacks being zero."""
+    return batch if len(batch) == rows else torch.cat([batch, batch.new_zeros(rows - len(batch), *batch.shape[1:])])
 
 
 def choose_engine(wanted: WantedEngine = "auto") -> EngineChoice:
@@ -254,6 +260,7 @@ class _TorchEngine:
         # A copy: the network given stays where it is, in float32.
         copied = copy.deepcopy(network).to(self._device, self._dtype)
         self._network = copied.to(memory_format=torch.channels_last)
+        leave_cudnn(self._network)
 
     @torch.inference_mode()
     def run(self, batches: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Outputs]]:
@@ -272,11 +279,13 @@ class _TorchEngine:
         return self._fetched(None, self._started(pixels))[1]
 
     def _started(self, pixels: Pixels) -> tuple[torch.Tensor, ...]:
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
-        outputs: tuple[torch.Tensor, ...] = self._network(
-            images.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
-        )
-        return outputs
+        images = torch.from_numpy(np.ascontiguousarray(pixels))
+        if self._device.type != "cpu":
+            # It chooses its kernels anew for each shape of a batch, and a photo's numbers may depend on that.
+            images = filled(images, self.batch_size)
+        images = images.to(self._device).permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
+        outputs: tuple[torch.Tensor, ...] = self._network(images)
+        return tuple(output[: len(pixels)] for output in outputs)
 
     def _fetched(self, tag: Tag, outputs: tuple[torch.Tensor, ...]) -> tuple[Tag, Outputs]:
         return tag, [output.float().cpu().numpy() for output in outputs]

@@ -92,24 +92,22 @@ class Hardware:
         """Return the context of a forward pass."""
         if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, self.autocast_dtype)
+        # Without its cache of converted weights, which each pass uses once, and which a recording must not share.
+        return torch.autocast(self.device.type, self.autocast_dtype, cache_enabled=False)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Return what keeps float16 gradients from vanishing; it does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype is torch.float16)
 
-    def forward_of(self, network: nn.Module, steps: int) -> nn.Module:
+    def forward_of(self, network: nn.Module) -> nn.Module:
         """Return what a training step calls in place of the network, whose parameters it shares.
 
-        With several processes, their gradients are averaged. On a CUDA GPU a long training is compiled; compiling
-        takes about a minute.
+        With several processes, their gradients are averaged.
         """
-        if num_processes() > 1:
-            prepared: nn.Module = _accelerator().prepare_model(network)
-            return prepared
-        if self.device.type == "cuda" and steps > 2000:
-            return torch.compile(network)  # type: ignore[return-value]
-        return network
+        if num_processes() == 1:
+            return network
+        prepared: nn.Module = _accelerator().prepare_model(network)
+        return prepared
 
     def share(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return this process's part of a batch."""
@@ -117,9 +115,10 @@ class Hardware:
 
     def place(self, batch: torch.Tensor) -> torch.Tensor:
         """Move a float32 batch to the device; images in channels-last order, which convolutions are fastest in."""
-        if batch.dim() == 4:
-            return batch.to(self.device).contiguous(memory_format=torch.channels_last)
-        return batch.to(self.device)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()  # so that the copy need not wait for the step before it
+        placed = batch.to(self.device, non_blocking=True)
+        return placed.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else placed
 
 
 def hardware(precision: Precision = "auto") -> Hardware:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from headstart.choices import Keep, Optimiser, Precision, Schedule
+from headstart.training.lamb import Lamb
 from headstart.training.state import State
 
 # LAMB changes every layer by the same share of its weights, and what the layers do to the output adds up: with more of
@@ -64,26 +65,23 @@ def with_rates_for(changing: State, settings: FineTuning) -> FineTuning:
 def optimiser_of(suffix: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
     """Make the optimiser, with weight decay on matrices and kernels only and a learning rate for each unit."""
     units = [unit for unit in suffix.children() if any(value.requires_grad for value in unit.parameters())]
-    groups = []
+    # As few groups as can be: each takes its step at once.
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for depth, unit in enumerate(reversed(units)):
         peak = settings.learning_rate * settings.layer_decay ** (depth - 1) if depth else settings.head_learning_rate
-        for decays, decay in ((True, settings.weight_decay), (False, 0.0)):
-            members = [value for value in unit.parameters() if value.requires_grad and (value.dim() > 1) == decays]
-            if members:
-                groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
+        for value in unit.parameters():
+            if value.requires_grad:
+                members.setdefault((peak, settings.weight_decay if value.dim() > 1 else 0.0), []).append(value)
+    groups = [
+        {"params": values, "lr": peak, "peak": peak, "weight_decay": decay} for (peak, decay), values in members.items()
+    ]
     return named_optimiser(settings.optimiser, groups)
 
 
 def named_optimiser(name: Optimiser, groups: Any, learning_rate: float = 1e-3) -> torch.optim.Optimizer:
-    """Make an optimiser by name; Adam with Keras's epsilon, SGD with Nesterov's momentum of 0.9.
-
-    LAMB (You et al., 2020) takes Adam's direction, by a share of the norm of what it changes: the learning rate.
-    """
+    """Make an optimiser by name; Adam with Keras's epsilon, SGD with Nesterov's momentum of 0.9."""
     if name == "lamb":
-        from timm.optim.lamb import Lamb
-
-        # Gradients are clipped before. Without decay, too, steps are relative: biases of a network are small.
-        return Lamb(groups, learning_rate, max_grad_norm=None, always_adapt=True)
+        return Lamb(groups, learning_rate)
     if name == "adam":
         return torch.optim.Adam(groups, learning_rate, eps=1e-7)
     if name == "sgd":

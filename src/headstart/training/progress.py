@@ -101,9 +101,9 @@ class Progress:
             for key, value in state.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"optimiser.{key}.{names[id(parameter)]}"] = value
-        for number, group in enumerate(self._optimiser.param_groups):
-            if "step" in group:  # LAMB counts its steps there
-                tensors[f"steps.{number}"] = torch.as_tensor(group["step"])
+        for group in self._optimiser.param_groups:
+            if "step" in group:  # LAMB counts its steps there, the same in each
+                tensors["steps.all"] = torch.as_tensor(group["step"])
         # A copy of each: an average and its source may share memory at first, which safetensors refuses.
         tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
         with written_whole(self._checkpoint) as draft:
@@ -126,7 +126,8 @@ class Progress:
                 elif kind in places:
                     places[kind][name].copy_(tensor)
                 elif kind == "steps":
-                    self._optimiser.param_groups[int(name)]["step"] = tensor
+                    for group in self._optimiser.param_groups:
+                        group["step"].copy_(tensor)
                 else:
                     entry, name = name.split(".", 1)
                     parameter = self._changing[name]
