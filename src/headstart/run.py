@@ -176,9 +176,10 @@ def train(
                 tuned = tune_suffix(
                     network, seen, recipe, step, kept, limit, class_weights, folder.checkpoints, history, console
                 )
-                before, kept = kept, keep(tuned, kept, seen, recipe, console)
+                deeper = number + 1 < len(plan.steps)
+                kept, hopeful = keep(tuned, kept, seen, recipe, console, deeper)
             stages |= tuned.stages
-            if kept is before:
+            if not hopeful:
                 break
         write_table(folder.history, history.table())
 
@@ -252,13 +253,13 @@ def _in_time(
     # Slower than 50 photos/s is seldom; below that number there is nothing to find out.
     if size is None and not recipe.from_scratch and len(catalog.photos) > 50 * EMBEDDING_SHARE * recipe.budget_seconds:
         embedder = _embedder(recipe, network, weights, preprocessing, catalog, store)
-        sample = photos_of(catalog.photos.iloc[:64])
-        rate = embedder.speed(sample)
+        photos = photos_of(catalog.photos)
+        rate = embedder.speed(photos)
         size = same_for_all(size_in_time(usual, len(catalog.photos), rate, recipe.budget_seconds))
         if size < usual:
             console.say(f"Image size  {size} pixels: at {usual}, {rate:.0f} photos/s would take too long")
             preprocessing = backbone.preprocessing(recipe.resize_policy, size, weights.normalisation)
-            rate = embedder.at(size).speed(sample)
+            rate = embedder.at(size).speed(photos)
         classes = len(catalog.class_names)
         count = same_for_all(count_in_time(rate, logits_per_second(network), classes, recipe.budget_seconds))
     if count is None or count >= len(catalog.photos):

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibration_error, fit_temperature
+from headstart.evaluation.calibration import (
+    calibrated_loss_and_accuracy,
+    calibrated_losses,
+    calibration_error,
+    fit_temperature,
+)
 from headstart.evaluation.metrics import softmax
 
 
@@ -47,3 +52,11 @@ def test_few_photos_have_few_bins():
     measured = calibration_error(np.array([[0.8, 0.2]] * 10, np.float32), np.array([0] * 6 + [1] * 4))
     assert measured["bins"] == [{"confidence": pytest.approx(0.8), "accuracy": 0.6, "photos": 10}]
     assert measured["ece"] == pytest.approx(0.2)
+
+
+def test_losses_of_photos_have_the_calibrated_loss_for_their_mean():
+    logits = np.random.default_rng(3).normal(size=(30, 4)).astype(np.float32) * 3
+    labels = np.arange(30) % 4
+    losses = calibrated_losses(logits, labels)
+    assert losses.shape == (30,) and (losses > 0).all()
+    assert losses.mean() == pytest.approx(calibrated_loss_and_accuracy(logits, labels)[0], rel=1e-5)

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from headstart.console import Console
-from headstart.evaluation.calibration import calibrated_loss_and_accuracy
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibrated_losses
 from headstart.recipe import Recipe, Step
 from headstart.training import stages as module
 from headstart.training.data import LEARNING
 from headstart.training.finetuning import suffix_logits
-from headstart.training.stages import Kept, Tuned, fine_tuning, keep
+from headstart.training.stages import Kept, Tuned, clearly_more, fine_tuning, keep
 from headstart.training.state import trained_state
 
 RECIPE = Recipe.make(photos="x")
@@ -60,8 +60,9 @@ def tuned_from(start, end):
 
 
 def probe(weight):
-    measured = calibrated_loss_and_accuracy(suffix_logits(classifier(weight), _Rows()), LABELS)
-    return Kept("probe", 9, 64, *measured, regularisation=0.1)
+    logits = suffix_logits(classifier(weight), _Rows())
+    measured, losses = calibrated_loss_and_accuracy(logits, LABELS), calibrated_losses(logits, LABELS)
+    return Kept("probe", 9, 64, *measured, regularisation=0.1, losses=losses)
 
 
 IDENTITY, MIXED = [[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.4], [0.7, 0.3]]
@@ -70,7 +71,8 @@ IDENTITY, MIXED = [[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.4], [0.7, 0.3]]
 def test_what_is_better_is_kept():
     useless = [[1.0, 1.0], [0.0, 0.0]]
     before, tuned = probe(useless), tuned_from(useless, IDENTITY)
-    kept = keep(tuned, before, DATA, RECIPE, QUIET)
+    kept, hopeful = keep(tuned, before, DATA, RECIPE, QUIET)
+    assert hopeful and np.mean(kept.losses) == pytest.approx(kept.loss)
     assert (kept.stage, kept.share, kept.tuned, kept.step) == ("fine-tuning stage6", 1.0, tuned, STEP)
     assert kept.loss < before.loss and kept.validation_accuracy > before.validation_accuracy
     assert kept.points_over_probe == pytest.approx(100 * (kept.validation_accuracy - before.validation_accuracy))
@@ -79,16 +81,26 @@ def test_what_is_better_is_kept():
 
 def test_what_is_not_better_is_undone():
     before, tuned = probe(IDENTITY), tuned_from(MIXED, [[0.5, 0.5], [0.8, 0.2]])
-    assert keep(tuned, before, DATA, RECIPE, QUIET) is before
+    assert keep(tuned, before, DATA, RECIPE, QUIET)[0] is before
     assert torch.equal(tuned.suffix[0].weight, tuned.before["0.weight"])
     # Unless the last weights are asked for.
     asked = Recipe.make(photos="x", keep="last")
-    assert keep(tuned, before, DATA, asked, QUIET).share == 1.0
+    assert keep(tuned, before, DATA, asked, QUIET)[0].share == 1.0
+
+
+def test_what_is_worse_by_chance_alone_leaves_hope_for_a_deeper_step():
+    worse = np.array([0.4, 0.1, 0.9, 0.2])
+    assert not clearly_more(worse + [0.5, -0.4, 0.3, 0.1], worse)  # 0.12 on the mean, give or take 0.2
+    assert clearly_more(worse + [0.2, 0.3, 0.2, 0.1], worse)
+    assert not clearly_more(worse, worse) and not clearly_more(worse - 1, worse)
+    assert not clearly_more(np.array([2.0]), np.array([1.0]))  # of one photo nothing is clear
+    _, hopeful = keep(tuned_from(MIXED, [[0.5, 0.5], [0.8, 0.2]]), probe(IDENTITY), DATA, RECIPE, QUIET)
+    assert not hopeful  # it is worse on every photo
 
 
 def test_a_part_of_the_way_is_kept_where_it_is_the_best():
     beyond = [[-1.0, 2.0], [2.0, -1.0]]  # half of the way there knows nothing, a quarter does
-    kept = keep(tuned_from(IDENTITY, beyond), probe(MIXED), DATA, RECIPE, QUIET)
+    kept, _ = keep(tuned_from(IDENTITY, beyond), probe(MIXED), DATA, RECIPE, QUIET)
     assert kept.share == 0.25
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from headstart.evaluation.metrics import Probabilities
 from headstart.training.probe import loss_and_accuracy
@@ -54,6 +55,13 @@ def calibrated_loss_and_accuracy(logits: Logits, labels: Labels) -> tuple[float,
     varies less from one small set of photos to another than accuracy does.
     """
     return loss_and_accuracy(logits / fit_temperature(logits, labels), labels)
+
+
+def calibrated_losses(logits: Logits, labels: Labels) -> npt.NDArray[np.float64]:
+    """Return the (n,) cross-entropy of each photo at the best temperature of all."""
+    scaled = logits.astype(np.float64) / fit_temperature(logits, labels)
+    losses: npt.NDArray[np.float64] = logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]
+    return losses
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:

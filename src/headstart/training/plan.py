@@ -34,7 +34,6 @@ STORED_BYTES = 10 * 10**9
 FEWEST_VIEWS, MOST_VIEWS, EPOCHS_A_VIEW = 2, 8, 4
 # Refitting is on a fifth more photos. Where nothing else fits, it is a quarter as long as its step.
 REFIT_PHOTOS, SHORT_REFIT = 1.2, 0.25
-_SAMPLE = 64
 # With less than this there is no time to fine-tune, nor to measure how fast it would be.
 LEAST_SECONDS = 15.0
 # The probe gains from a plain and two augmented views (docs/experiments.md), if they take a small share of the time.
@@ -253,17 +252,17 @@ def refit_seconds(step: Step) -> float:
 
 
 def _measured(recipe: Recipe, network: nn.Module, data: TrainingData) -> Costs:
-    sample = data.photos["train"][:_SAMPLE]
+    photos = data.photos["train"]
     return Costs(
-        train_photos=len(data.photos["train"]),
+        train_photos=len(photos),
         validation_photos=len(data.photos["validation"]),
         test_photos=len(data.photos["test"]),
-        embedded_per_second=math.inf if recipe.from_scratch else data.embedder.speed(sample),
-        decoded_per_second=data.embedder.decoding_speed(sample),
+        embedded_per_second=math.inf if recipe.from_scratch else data.embedder.speed(photos),
+        decoded_per_second=data.embedder.decoding_speed(photos),
         logits_per_second=logits_per_second(network),
         free_bytes=shutil.disk_usage(data.embedder.cache).free,
         refit=recipe.refits,
-        batch_size=recipe.batch_size or (BATCH_OF_FEW if len(data.photos["train"]) <= FEW_PHOTOS else BATCH_OF_MANY),
+        batch_size=recipe.batch_size or (BATCH_OF_FEW if len(photos) <= FEW_PHOTOS else BATCH_OF_MANY),
     )
 
 
@@ -401,7 +400,7 @@ def _tell(
         console.say(f"            no fine-tuning: {why}")
     console.say(f"            {plan.seconds:.0f} s in all")
     if len(plan.steps) > 1:
-        console.say("            a step that is not better on validation photos is undone, and ends the deepening")
+        console.say("            a step not better on validation photos is undone; if clearly worse, it is the last")
 
 
 def size_in_time(image_size: int, count: int, rate: float, seconds: float) -> int:

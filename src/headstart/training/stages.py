@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from headstart.console import Console
 from headstart.errors import counted
-from headstart.evaluation.calibration import calibrated_loss_and_accuracy
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibrated_losses
 from headstart.evaluation.metrics import wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.recipe import Part, Recipe, Step
@@ -66,8 +67,9 @@ class Kept:
     """What is best on validation photos so far, and in the network now: a stage's weights, or what lies on the way.
 
     `image_size` is that of the photos that it sees, `loss` its log loss on validation photos at the best temperature,
-    `share` how far it is from the weights that training started from to those that it ended with, `tuned` the
-    fine-tuning that it comes from, None of a head alone, and `regularisation` that of the probe.
+    `losses` that of each of them, `share` how far it is from the weights that training started from to those that it
+    ended with, `tuned` the fine-tuning that it comes from, None of a head alone, and `regularisation` that of the
+    probe.
     """
 
     stage: str
@@ -79,6 +81,7 @@ class Kept:
     points_over_probe: float = 0.0
     tuned: Tuned | None = None
     regularisation: float | None = None
+    losses: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
 
     @property
     def step(self) -> Step | None:
@@ -147,7 +150,8 @@ def fit_head(
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
     measured = calibrated_loss_and_accuracy(logits, validation[1])
     kept = Kept(stage, data.embedder.features_boundary, data.image_size, *measured)
-    return head, replace(kept, regularisation=result.get("regularisation")), {stage: result}
+    losses = calibrated_losses(logits, validation[1])
+    return head, replace(kept, regularisation=result.get("regularisation"), losses=losses), {stage: result}
 
 
 def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recipe, console: Console) -> None:
@@ -334,35 +338,62 @@ def step_name(part: Part) -> str:
     return part
 
 
-def keep(tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console: Console) -> Kept:
+def keep(
+    tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console: Console, more: bool = False
+) -> tuple[Kept, bool]:
     """Keep the best on validation of what was kept before, the tuned weights and what lies between; else the last.
 
     The one with the least log loss at its best temperature wins: on few photos that is a steadier judge than accuracy
     (docs/experiments.md). What is kept is in the network then.
+
+    Args:
+        tuned: the fine-tuned suffix.
+        before: what was kept until now.
+        data: at the size that the step saw photos at.
+        recipe: whether the last is always kept.
+        console: where is told what is kept.
+        more: whether a deeper step is planned.
+
+    Returns:
+        What is kept, and whether the deeper step is worth trying: not where this one, as it ended, was clearly worse.
     """
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
     always = recipe.keep == "last" or recipe.from_scratch
     shares = (1.0,) if always else (*INTERPOLATION_SHARES, 1.0)
-    measured = {}
+    measured, losses = {}, {}
     for share in shares:
         logits = tuned.logits
         if share < 1:
             load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
             logits = suffix_logits(tuned.suffix, rows)
         measured[share] = calibrated_loss_and_accuracy(logits, labels)
+        losses[share] = calibrated_losses(logits, labels)
     share = min(measured, key=lambda candidate: measured[candidate][0])
     (loss, accuracy), photos = measured[share], counted(len(labels), "photo")
     if loss >= before.loss and not always:
         load_state(tuned.suffix, tuned.before)
+        hopeful = not clearly_more(losses[1.0], before.losses)
         console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
-        return before
+        if more:
+            next_step = (
+                "that may be chance: a deeper step is tried" if hopeful else "it is clearly worse: no deeper step"
+            )
+            console.say(f"            {next_step}")
+        return before, hopeful
     load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
     which = tuned.stage if share == 1 else f"{tuned.stage} ({share:.0%} of the way)"
     gain = 100 * (accuracy - before.validation_accuracy)
     gained = "" if recipe.from_scratch else f", {gain:+.1f} points"
     console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
     points = before.points_over_probe + gain
-    return Kept(tuned.stage, tuned.boundary, data.image_size, loss, accuracy, share, points, tuned)
+    kept = Kept(tuned.stage, tuned.boundary, data.image_size, loss, accuracy, share, points, tuned)
+    return replace(kept, losses=losses[share]), True
+
+
+def clearly_more(losses: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> bool:
+    """Say whether the mean of losses is greater than that of others on the same photos, by two standard errors."""
+    apart = losses - others
+    return float(apart.mean()) > 2 * float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else False
 
 
 def refit(
