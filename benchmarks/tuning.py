@@ -4,8 +4,9 @@ Of each set (from `sets.py`) the photos in `train` are split anew by each seed: 
 measure on. All variants of a set and seed start from the same stored activations and the same probe; the number of
 epochs is fixed, not the time. What is kept is chosen as `headstart train` does, by validation loss among the probe, the
 last weights and what lies between; nothing is refitted. A file of variants is TOML: a table for each, named as it shall
-be called, with fields of `FineTuning` and `start_regularisation`, `dropout_rate`, `num_views`, `least_epochs` and
-`least_updates`. Outcomes are appended to a CSV file, and what stands there already is not run again.
+be called, with fields of `FineTuning` and `start_regularisation` (a multiple of the probe's), `least_regularisation`,
+`dropout_rate`, `num_views`, `least_epochs` and `least_updates`. Outcomes are appended to a CSV file, and what stands
+there already is not run again.
 
 python benchmarks/tuning.py SETS VARIANTS.toml RESULTS.csv --sets signs digits --seeds 0 1 2 --part stage6
 """
@@ -41,7 +42,7 @@ from headstart.training.optimisation import FineTuning
 from headstart.training.plan import PROBE_VIEWS
 from headstart.training.probe import STRENGTHS, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import prepare_process
-from headstart.training.stages import INTERPOLATION_SHARES, START_REGULARISATION, set_classifier
+from headstart.training.stages import INTERPOLATION_SHARES, LEAST_AT_START, START_MULTIPLE, set_classifier
 from headstart.training.state import interpolated, load_state, trained_state
 from variants import append, done, parser
 
@@ -111,7 +112,8 @@ def probe_of(data: TrainingData, strengths: tuple[float, ...]) -> tuple[LinearHe
 def tuned(
     start: Start,
     seed: int,
-    start_regularisation: float = START_REGULARISATION,
+    start_regularisation: float = START_MULTIPLE,
+    least_regularisation: float = LEAST_AT_START,
     dropout_rate: float = 0.2,
     num_views: int = 2,
     least_epochs: int = 8,
@@ -121,7 +123,7 @@ def tuned(
     """Fine-tune once; return accuracies in percent and log losses (at the best temperature) on photos held out."""
     data, network = start.data, copy.deepcopy(start.network)
     weights, validation = np.ones(len(data.class_names), np.float32), data.labels["validation"]
-    head, _ = probe_of(data, (start_regularisation * start.regularisation,))
+    head, _ = probe_of(data, (max(start_regularisation * start.regularisation, least_regularisation),))
     set_classifier(network, head)
     trainable = suffix(network, start.boundary, data.embedder.preprocessing, dropout_rate)
     before, batch_size = trained_state(trainable), settings.pop("batch_size", 16)

@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_a_part_of_the_way_is_kept_where_it_is_the_best():
     beyond = [[-1.0, 2.0], [2.0, -1.0]]  # half of the way there knows nothing, a quarter does
     kept, _ = keep(tuned_from(IDENTITY, beyond), probe(MIXED), DATA, RECIPE, QUIET)
     assert kept.share == 0.25
+
+
+@pytest.mark.parametrize(("chosen", "start"), [(0.3, 3.0), (1e-6, 1.0)])
+def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(monkeypatch, chosen, start):
+    tried = []
+    monkeypatch.setattr(module, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
+    seen = SimpleNamespace(image_size=64, some_features=lambda views, rows: (np.zeros((2, 3)), LABELS))
+    kept = dataclasses.replace(probe(IDENTITY), regularisation=chosen)
+    module._softer_probe(None, 3, seen, RECIPE, np.ones(2, np.float32), kept)
+    assert tried == [(pytest.approx(start),)]
 
 
 def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_path):

@@ -45,9 +45,9 @@ INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 EXAMPLE_VIEWS = 4
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
 REFIT_SHARE, REFIT_RATE = 0.5, 0.5
-# Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation as a
-# multiple of what validation chose (docs/experiments.md).
-_HELD_ROWS, START_REGULARISATION = 10_000, 10.0
+# Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation: a
+# multiple of what validation chose, and no less than a number (docs/experiments.md).
+_HELD_ROWS, START_MULTIPLE, LEAST_AT_START = 10_000, 10.0, 1.0
 
 
 def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -> Floats:
@@ -306,7 +306,7 @@ def _softer_probe(
         some = data.some_rows(_HELD_ROWS)
         features = HeldRows(pooled_features(network, boundary, data, [data.photos["train"][row] for row in some]))
         labels = data.labels["train"][some]
-    strengths = (START_REGULARISATION * probe.regularisation,)
+    strengths = (max(START_MULTIPLE * probe.regularisation, LEAST_AT_START),)
     head, _ = fit_probe(features, labels, features, labels, weights, strengths)
     return head
 
