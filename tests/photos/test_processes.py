@@ -83,12 +83,10 @@ def test_a_process_that_ends_is_told_and_others_take_its_place(by_processes):
 
 
 SCRIPT = """
-import os, sys
-from pathlib import Path
-from headstart.errors import HeadstartError
+import sys
 from headstart.photos import loading, processes
 print("the script runs", flush=True)
-loading.FEWEST_CORES = 2
+loading.FEWEST_CORES, processes._IDLE_SECONDS = 2, 2
 found = list(loading.spread(list(range(64)), abs, loading.FEWEST_PHOTOS))
 print(found == list(range(64)), *processes._pool(loading.num_workers())._processes, flush=True)
 sys.stdin.read()
