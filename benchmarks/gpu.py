@@ -89,7 +89,7 @@ def _options() -> argparse.Namespace:
 
 def _numbers(drawing: Drawing, photos: Sequence[Photo], network: nn.Module, folder: Path) -> list[str]:
     """Compare features, and the probabilities of a run whose depth and epochs are given."""
-    pixels = np.stack([drawing.view(photo, 0) for photo in photos[:64]])
+    pixels = np.stack([drawing.draw(Job(photo, (0,))).pixels[0] for photo in photos[:64]])
     preprocessing = drawing.preprocessing
     exact = ActivationsAt(network, (last_boundary(network),), preprocessing)
     with torch.inference_mode():

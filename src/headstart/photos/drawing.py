@@ -54,22 +54,11 @@ class Drawing:
         """Decode a photo once and draw its views."""
         started, pixels, problem = time.perf_counter(), list[Pixels](), ""
         try:
-            photo = self._decode(job.photo)
+            photo = decode(read_bytes(self.root / job.photo.name), self.preprocessing.decode_short_side)
             pixels = [self._view(photo, job.photo.digest, view) for view in job.views]
         except PhotoError as error:
             problem = error.problem
         return Drawn(job, pixels, problem, time.perf_counter() - started)
-
-    def view(self, photo: Photo, view: int) -> Pixels:
-        """Return one view of a photo.
-
-        Raises:
-            PhotoError: when it cannot be read.
-        """
-        return self._view(self._decode(photo), photo.digest, view)
-
-    def _decode(self, photo: Photo) -> Image.Image:
-        return decode(read_bytes(self.root / photo.name), self.preprocessing.decode_short_side)
 
     def _view(self, photo: Image.Image, digest: str, view: int) -> Pixels:
         if view == 0:

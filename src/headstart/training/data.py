@@ -111,6 +111,6 @@ def pooled_features(network: nn.Module, boundary: int, data: TrainingData, photo
         for start in range(0, len(photos), _ROWS_AT_ONCE):
             yield rows.take(slice(start, start + _ROWS_AT_ONCE)).astype(np.float32)
     else:
-        last = pooled(network, boundary)
-        normalise = Normalise(data.embedder.preprocessing).to(next(last.parameters()).device)
-        yield from suffix_outputs(nn.Sequential(normalise, *last) if boundary == 0 else last, rows)
+        normalised = (Normalise(data.embedder.preprocessing),) if boundary == 0 else ()
+        last = nn.Sequential(*normalised, *pooled(network, boundary))
+        yield from suffix_outputs(last.to(next(last.parameters()).device), rows)

@@ -259,7 +259,8 @@ class Embedder:
             if drawn.problem:
                 unreadable[photo.digest] = drawn.problem
                 advance(len(drawn.job.views))
-            for view, pixels in zip(drawn.job.views, drawn.pixels, strict=False):
+                continue
+            for view, pixels in zip(drawn.job.views, drawn.pixels, strict=True):
                 yield self._key(photo.digest, view), pixels
 
     def _pixels_of(self, jobs: Sequence[Job], among: int) -> Pixels:

@@ -67,9 +67,13 @@ class Engine(Protocol):
         ...
 
 
-def filled(batch: torch.Tensor, rows: int) -> torch.Tensor:
+def filled(batch: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     """Return a batch of so many rows, those that it lacks being zero."""
-    return batch if len(batch) == rows else torch.cat([batch, batch.new_zeros(rows - len(batch), *batch.shape[1:])])
+    if len(batch) == rows:
+        return batch
+    whole = np.zeros((rows, *batch.shape[1:]), batch.dtype)
+    whole[: len(batch)] = batch
+    return whole
 
 
 def choose_engine(wanted: WantedEngine = "auto") -> EngineChoice:
@@ -204,11 +208,7 @@ class _OpenVinoEngine:
     def _padded(self, pixels: Pixels) -> Pixels:
         # Every request has the full batch's shape: a part of a batch is padded, so that nothing is compiled twice and
         # a photo's numbers do not depend on its neighbours.
-        if len(pixels) == self.batch_size:
-            return pixels
-        padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
-        padded[: len(pixels)] = pixels
-        return padded
+        return filled(pixels, self.batch_size)
 
     def _outputs(self, request: Any, count: int) -> Outputs:
         request.wait()
@@ -279,12 +279,10 @@ class _TorchEngine:
         return self._fetched(None, self._started(pixels))[1]
 
     def _started(self, pixels: Pixels) -> tuple[torch.Tensor, ...]:
-        images = torch.from_numpy(np.ascontiguousarray(pixels))
-        if self._device.type != "cpu":
-            # It chooses its kernels anew for each shape of a batch, and a photo's numbers may depend on that.
-            images = filled(images, self.batch_size)
-        images = images.to(self._device).permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
-        outputs: tuple[torch.Tensor, ...] = self._network(images)
+        # A GPU chooses its kernels anew for each shape of a batch, and a photo's numbers may depend on that.
+        whole = pixels if self._device.type == "cpu" else filled(pixels, self.batch_size)
+        images = torch.from_numpy(np.ascontiguousarray(whole)).to(self._device).permute(0, 3, 1, 2)
+        outputs: tuple[torch.Tensor, ...] = self._network(images.to(self._dtype, memory_format=torch.channels_last))
         return tuple(output[: len(pixels)] for output in outputs)
 
     def _fetched(self, tag: Tag, outputs: tuple[torch.Tensor, ...]) -> tuple[Tag, Outputs]:

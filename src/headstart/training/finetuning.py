@@ -200,5 +200,5 @@ def suffix_outputs(suffix: nn.Module, rows: Rows) -> Iterator[Floats]:
         for batch in ahead(chunks, lambda chunk: torch.from_numpy(rows.take(chunk).astype(np.float32)), window):
             for piece in torch.split(batch, max(8, _VALUES_AT_ONCE // batch[0].numel()) if on_cpu else _ROWS_AT_ONCE):
                 # A GPU chooses its kernels anew for each shape of a batch: a last, smaller one is filled up.
-                placed = where.place(piece if on_cpu else filled(piece, _ROWS_AT_ONCE))
+                placed = where.place(piece if on_cpu else torch.from_numpy(filled(piece.numpy(), _ROWS_AT_ONCE)))
                 yield suffix(placed)[: len(piece)].float().cpu().numpy()

@@ -360,19 +360,18 @@ def keep(
     rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
     always = recipe.keep == "last" or recipe.from_scratch
     shares = (1.0,) if always else (*INTERPOLATION_SHARES, 1.0)
-    measured, losses = {}, {}
+    measured, found = {}, {}
     for share in shares:
         logits = tuned.logits
         if share < 1:
             load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
             logits = suffix_logits(tuned.suffix, rows)
-        measured[share] = calibrated_loss_and_accuracy(logits, labels)
-        losses[share] = calibrated_losses(logits, labels)
+        found[share], measured[share] = logits, calibrated_loss_and_accuracy(logits, labels)
     share = min(measured, key=lambda candidate: measured[candidate][0])
     (loss, accuracy), photos = measured[share], counted(len(labels), "photo")
     if loss >= before.loss and not always:
         load_state(tuned.suffix, tuned.before)
-        hopeful = not clearly_more(losses[1.0], before.losses)
+        hopeful = not clearly_more(calibrated_losses(tuned.logits, labels), before.losses)
         console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
         if more:
             next_step = (
@@ -387,7 +386,7 @@ def keep(
     console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
     points = before.points_over_probe + gain
     kept = Kept(tuned.stage, tuned.boundary, data.image_size, loss, accuracy, share, points, tuned)
-    return replace(kept, losses=losses[share]), True
+    return replace(kept, losses=calibrated_losses(found[share], labels)), True
 
 
 def clearly_more(losses: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> bool:
