@@ -32,6 +32,7 @@ from headstart.photos.findings import (
     finding_table,
     left_out,
 )
+from headstart.photos.loading import sample, warm_seconds
 
 if TYPE_CHECKING:
     from headstart.evaluation.metrics import Probabilities
@@ -159,7 +160,7 @@ class Checked:
 
 NOT_CHECKED = Checked()
 # The most of a budget that goes to checking. Slower than so many photos/s is seldom: of fewer nothing is measured.
-_BUDGET_SHARE, _LEAST_RATE, _SAMPLED = 0.2, 100, 128
+_BUDGET_SHARE, _LEAST_RATE = 0.2, 100
 
 
 def checks_in_time(recipe: Recipe, catalog: Catalog, console: Console) -> bool:
@@ -171,10 +172,9 @@ def checks_in_time(recipe: Recipe, catalog: Catalog, console: Console) -> bool:
     photos, limit = catalog.photos, _BUDGET_SHARE * recipe.budget_seconds
     if len(photos) < _LEAST_RATE * limit:
         return True
-    sample = replace(catalog, photos=photos.iloc[:: max(1, len(photos) // _SAMPLED)])
-    started = time.perf_counter()
-    examine(sample, Console(quiet=True))
-    seconds = (time.perf_counter() - started) / len(sample.photos) * len(photos)
+    some = replace(catalog, photos=photos.iloc[list(sample(range(len(photos))))])
+    taken = warm_seconds(lambda: examine(some, Console(quiet=True), among=len(photos)), len(photos))
+    seconds = taken / len(some.photos) * len(photos)
     if seconds <= limit:
         return True
     console.say(

@@ -25,13 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headstart.atomic import folder_written_whole, write_json, write_text
-from headstart.errors import HeadstartError, PhotoError, listed
+from headstart.errors import HeadstartError, listed
 from headstart.evaluation.metrics import Probabilities, softmax
 from headstart.evaluation.rejection import Rejection, distances_to
 from headstart.network.backbones import backbone_named, build
 from headstart.network.cut import last_boundary, prefix
-from headstart.photos.decode import MAX_PIXELS, decode, read_bytes
-from headstart.photos.loading import ahead, batched
+from headstart.photos.decode import MAX_PIXELS, decode
+from headstart.photos.drawing import Seeing
+from headstart.photos.loading import batched, spread
 from headstart.photos.views import Pixels, Preprocessing, evaluation_view
 from headstart.training.engines import Engine, Outputs, choose_engine, open_engine
 
@@ -133,13 +134,17 @@ class Classifier:
         return np.stack(found) if found else np.empty((0, len(self.class_names)), np.float32)
 
     def stream(self, paths: Iterable[str | Path]) -> Iterator[Prediction]:
-        """Classify photo files one after another, in order and in bounded memory."""
+        """Classify photo files one after another, in order and in bounded memory.
+
+        Many photos in a list are decoded in processes, as paths from an iterator, whose number is not known, are not.
+        """
+        count = len(paths) if isinstance(paths, Sequence) else 0
         waiting: list[Prediction | None] = []  # in order; None stands for a photo that is in the engine
 
         def readable() -> Iterator[tuple[str, Pixels]]:
-            for path, view in ahead(paths, self._view):
-                if isinstance(view, PhotoError):
-                    waiting.append(Prediction(path, None, view.problem))
+            for path, view in spread(paths, Seeing(self.preprocessing).see, count):
+                if isinstance(view, str):
+                    waiting.append(Prediction(path, None, view))
                 else:
                     waiting.append(None)
                     yield path, view
@@ -270,12 +275,6 @@ class Classifier:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
         logits, features = _Whole(self.network, self.preprocessing)(images)
         return logits.numpy(), features.numpy()
-
-    def _view(self, path: str | Path) -> tuple[str, Pixels | PhotoError]:
-        try:
-            return str(path), self.view(read_bytes(path))
-        except PhotoError as error:
-            return str(path), error
 
     def _probabilities_of(self, views: Iterable[Pixels]) -> Probabilities:
         engine = self.engine()

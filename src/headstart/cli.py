@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import typer.core
 
 from headstart.choices import (
     Augmentation,
@@ -26,18 +25,7 @@ from headstart.choices import (
     WantedEngine,
 )
 from headstart.errors import HeadstartError
-
-
-class CommandsInFull(typer.core.TyperGroup):
-    """The commands, each with the whole first line of its help."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands in the order that they are declared in."""
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, (command.help or "").partition("\n")[0]) for name, command in self.commands.items()]
-            )
-
+from headstart.help import CommandsInFull, GroupedHelp, option
 
 app = typer.Typer(
     name="headstart",
@@ -65,29 +53,6 @@ class ExportFormat(str, Enum):
 _PHOTOS, _DEPTH, _NETWORK = "Photos and splits", "Time and depth", "The network"
 _DETAIL, _OUTPUT = "Fine-tuning in detail", "Output"
 
-
-def _option(heading: str, text: str, default: str = "", *names: str, metavar: str | None = None) -> Any:
-    """Return an option that stands under a heading, with its default told in few words."""
-    shown = f"{text} [{default}]" if default else text
-    return typer.Option(*names, help=shown, show_default=False, metavar=metavar, rich_help_panel=heading or None)
-
-
-class GroupedHelp(typer.core.TyperCommand):
-    """A command whose options stand in its help under headings, each as wide as they need to be."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then the options heading by heading, in the order that they are declared in."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder (or $HEADSTART_CACHE).", show_default="the platform's own")
 ]
@@ -107,58 +72,58 @@ PREDICT_HELP = "Photos, folders, patterns, or - for a list of paths on standard 
 @app.command(cls=GroupedHelp)
 def train(
     photos: Annotated[str | None, typer.Argument(help=PHOTOS_HELP)] = None,
-    output: Annotated[Path, _option("", "The run folder.", "headstart-run", "--output", "-o")] = Path("headstart-run"),
-    budget: Annotated[str | None, _option("", "For the whole run: 90s, 5m, 1h or none.", "5m", metavar="TIME")] = None,
-    backbone: Annotated[str | None, _option("", "See `headstart backbones`.", "lite0", metavar="NAME")] = None,
-    min_accuracy: Annotated[float | None, _option("", "Of accepted predictions, 0 to 1.", "0.95")] = None,
-    labels: Annotated[Path | None, _option("", "Corrected labels: label_issues.csv, filled in.")] = None,
-    recipe: Annotated[Path | None, _option("", "Repeat a recipe.toml; options override it.")] = None,
-    image_size: Annotated[int | None, _option(_PHOTOS, "Pixels.", "a seventh above the usual")] = None,
-    resize_policy: Annotated[ResizePolicy | None, _option(_PHOTOS, "How a photo becomes a square.", "crop")] = None,
+    output: Annotated[Path, option("", "The run folder.", "headstart-run", "--output", "-o")] = Path("headstart-run"),
+    budget: Annotated[str | None, option("", "For the whole run: 90s, 5m, 1h or none.", "5m", metavar="TIME")] = None,
+    backbone: Annotated[str | None, option("", "See `headstart backbones`.", "lite0", metavar="NAME")] = None,
+    min_accuracy: Annotated[float | None, option("", "Of accepted predictions, 0 to 1.", "0.95")] = None,
+    labels: Annotated[Path | None, option("", "Corrected labels: label_issues.csv, filled in.")] = None,
+    recipe: Annotated[Path | None, option("", "Repeat a recipe.toml; options override it.")] = None,
+    image_size: Annotated[int | None, option(_PHOTOS, "Pixels.", "a seventh above the usual")] = None,
+    resize_policy: Annotated[ResizePolicy | None, option(_PHOTOS, "How a photo becomes a square.", "crop")] = None,
     augmentation: Annotated[
-        Augmentation | None, _option(_PHOTOS, "Of training photos.", "strong; from scratch photo")
+        Augmentation | None, option(_PHOTOS, "Of training photos.", "strong; from scratch photo")
     ] = None,
-    check: Annotated[bool | None, _option(_PHOTOS, "Look for bad photos, copies, labels.", "check")] = None,
-    outsiders: Annotated[Path | None, _option(_PHOTOS, "Photos of no class, to test rejection on.")] = None,
-    validation_fraction: Annotated[float | None, _option(_PHOTOS, "Of the photos, 0 to 1.", "0.15")] = None,
-    test_fraction: Annotated[float | None, _option(_PHOTOS, "Of the photos, 0 to 1.", "0.15")] = None,
-    seed: Annotated[int | None, _option(_PHOTOS, "Of the split and all that is random.", "0")] = None,
+    check: Annotated[bool | None, option(_PHOTOS, "Look for bad photos, copies, labels.", "check")] = None,
+    outsiders: Annotated[Path | None, option(_PHOTOS, "Photos of no class, to test rejection on.")] = None,
+    validation_fraction: Annotated[float | None, option(_PHOTOS, "Of the photos, 0 to 1.", "0.15")] = None,
+    test_fraction: Annotated[float | None, option(_PHOTOS, "Of the photos, 0 to 1.", "0.15")] = None,
+    seed: Annotated[int | None, option(_PHOTOS, "Of the split and all that is random.", "0")] = None,
     unfreeze: Annotated[
         str | None,
-        _option(_DEPTH, "How many last blocks train; or from where: stage6, head, all.", metavar="PART"),
+        option(_DEPTH, "How many last blocks train; or from where: stage6, head, all.", metavar="PART"),
     ] = None,
-    epochs: Annotated[int | None, _option(_DEPTH, "Of each step of fine-tuning, at most.")] = None,
-    num_views: Annotated[int | None, _option(_DEPTH, "Of each photo, for fine-tuning.")] = None,
-    probe_views: Annotated[int | None, _option(_DEPTH, "Of each photo, for the probe.")] = None,
-    time_limit: Annotated[float | None, _option(_DEPTH, "Seconds of training, one epoch at least.")] = None,
-    patience: Annotated[int | None, _option(_DEPTH, "Epochs without a lower loss.", "4; from scratch 20")] = None,
-    refit: Annotated[bool | None, _option(_DEPTH, "Fit on validation photos too.", "refit")] = None,
-    weights: Annotated[str | None, _option(_NETWORK, "imagenet, none (from scratch) or a file.")] = None,
-    head: Annotated[Head | None, _option(_NETWORK, "What is fitted first; example: Keras's.", "probe")] = None,
-    dropout_rate: Annotated[float | None, _option(_NETWORK, "Before the classifier.", "0.2")] = None,
-    drop_path_rate: Annotated[float | None, _option(_NETWORK, "In trained blocks.", "0; from scratch 0.1")] = None,
-    engine: Annotated[WantedEngine | None, _option(_NETWORK, "What runs the frozen part.", "auto")] = None,
-    precision: Annotated[Precision | None, _option(_NETWORK, "Of training's forward pass.", "auto")] = None,
-    batch_size: Annotated[int | None, _option(_DETAIL, "Photos a step.", "8 or 16; from scratch 32")] = None,
-    optimiser: Annotated[Optimiser | None, _option(_DETAIL, "What takes the steps.", "lamb; scratch adamw")] = None,
-    learning_rate: Annotated[float | None, _option(_DETAIL, "Peak.", "0.002; tuning by others 0.0005")] = None,
-    head_learning_rate: Annotated[float | None, _option(_DETAIL, "The head's.", "0.002; by others 0.0002")] = None,
-    layer_decay: Annotated[float | None, _option(_DETAIL, "A block's rate, as a share of the next's.", "1")] = None,
-    schedule: Annotated[Schedule | None, _option(_DETAIL, "Of the rate after warm-up.", "cosine")] = None,
-    warmup_epochs: Annotated[float | None, _option(_DETAIL, "Until the peak.", "1; from scratch 3")] = None,
-    weight_decay: Annotated[float | None, _option(_DETAIL, "Of matrices.", "0.01; from scratch 0.05")] = None,
-    label_smoothing: Annotated[float | None, _option(_DETAIL, "0 to 1.", "0.1")] = None,
-    mixup: Annotated[float | None, _option(_DETAIL, "Alpha of MixUp.", "0: none")] = None,
-    cutmix: Annotated[float | None, _option(_DETAIL, "Alpha of CutMix.", "0: none")] = None,
-    class_weights: Annotated[ClassWeights | None, _option(_DETAIL, "Weigh rare classes more.", "auto")] = None,
-    ema_decay: Annotated[float | None, _option(_DETAIL, "Of averaged weights.", "0; from scratch 0.999")] = None,
-    train_batch_norm: Annotated[bool | None, _option(_DETAIL, "BatchNorm trains too.", "only from scratch")] = None,
-    keep: Annotated[Keep | None, _option(_DETAIL, "Which epoch's weights.", "best")] = None,
-    log: Annotated[list[str] | None, _option(_OUTPUT, "tensorboard, mlflow; may be repeated.", metavar="NAME")] = None,
-    profile: Annotated[bool, _option(_OUTPUT, "Tell where the time went.", "", "--profile")] = False,
-    cache: Annotated[Path | None, _option(_OUTPUT, "Cache folder.", "$HEADSTART_CACHE, or usual")] = None,
-    quiet: Annotated[bool, _option(_OUTPUT, "Print warnings and errors only.", "", "--quiet", "-q")] = False,
-    as_json: Annotated[bool, _option(_OUTPUT, "Print the result as JSON.", "", "--json")] = False,
+    epochs: Annotated[int | None, option(_DEPTH, "Of each step of fine-tuning, at most.")] = None,
+    num_views: Annotated[int | None, option(_DEPTH, "Of each photo, for fine-tuning.")] = None,
+    probe_views: Annotated[int | None, option(_DEPTH, "Of each photo, for the probe.")] = None,
+    time_limit: Annotated[float | None, option(_DEPTH, "Seconds of training, one epoch at least.")] = None,
+    patience: Annotated[int | None, option(_DEPTH, "Epochs without a lower loss.", "4; from scratch 20")] = None,
+    refit: Annotated[bool | None, option(_DEPTH, "Fit on validation photos too.", "refit")] = None,
+    weights: Annotated[str | None, option(_NETWORK, "imagenet, none (from scratch) or a file.")] = None,
+    head: Annotated[Head | None, option(_NETWORK, "What is fitted first; example: Keras's.", "probe")] = None,
+    dropout_rate: Annotated[float | None, option(_NETWORK, "Before the classifier.", "0.2")] = None,
+    drop_path_rate: Annotated[float | None, option(_NETWORK, "In trained blocks.", "0; from scratch 0.1")] = None,
+    engine: Annotated[WantedEngine | None, option(_NETWORK, "What runs the frozen part.", "auto")] = None,
+    precision: Annotated[Precision | None, option(_NETWORK, "Of training's forward pass.", "auto")] = None,
+    batch_size: Annotated[int | None, option(_DETAIL, "Photos a step.", "8 or 16; from scratch 32")] = None,
+    optimiser: Annotated[Optimiser | None, option(_DETAIL, "What takes the steps.", "lamb; scratch adamw")] = None,
+    learning_rate: Annotated[float | None, option(_DETAIL, "Peak.", "0.002; tuning by others 0.0005")] = None,
+    head_learning_rate: Annotated[float | None, option(_DETAIL, "The head's.", "0.002; by others 0.0002")] = None,
+    layer_decay: Annotated[float | None, option(_DETAIL, "A block's rate, as a share of the next's.", "1")] = None,
+    schedule: Annotated[Schedule | None, option(_DETAIL, "Of the rate after warm-up.", "cosine")] = None,
+    warmup_epochs: Annotated[float | None, option(_DETAIL, "Until the peak.", "1; from scratch 3")] = None,
+    weight_decay: Annotated[float | None, option(_DETAIL, "Of matrices.", "0.01; from scratch 0.05")] = None,
+    label_smoothing: Annotated[float | None, option(_DETAIL, "0 to 1.", "0.1")] = None,
+    mixup: Annotated[float | None, option(_DETAIL, "Alpha of MixUp.", "0: none")] = None,
+    cutmix: Annotated[float | None, option(_DETAIL, "Alpha of CutMix.", "0: none")] = None,
+    class_weights: Annotated[ClassWeights | None, option(_DETAIL, "Weigh rare classes more.", "auto")] = None,
+    ema_decay: Annotated[float | None, option(_DETAIL, "Of averaged weights.", "0; from scratch 0.999")] = None,
+    train_batch_norm: Annotated[bool | None, option(_DETAIL, "BatchNorm trains too.", "only from scratch")] = None,
+    keep: Annotated[Keep | None, option(_DETAIL, "Which epoch's weights.", "best")] = None,
+    log: Annotated[list[str] | None, option(_OUTPUT, "tensorboard, mlflow; may be repeated.", metavar="NAME")] = None,
+    profile: Annotated[bool, option(_OUTPUT, "Tell where the time went.", "", "--profile")] = False,
+    cache: Annotated[Path | None, option(_OUTPUT, "Cache folder.", "$HEADSTART_CACHE, or usual")] = None,
+    quiet: Annotated[bool, option(_OUTPUT, "Print warnings and errors only.", "", "--quiet", "-q")] = False,
+    as_json: Annotated[bool, option(_OUTPUT, "Print the result as JSON.", "", "--json")] = False,
 ) -> None:
     """Train a classifier on a folder of photos.
 

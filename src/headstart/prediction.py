@@ -106,7 +106,8 @@ def predict_to(
             console.say(
                 f"Going on where an interrupted command stopped: {told} done already (remove {rows_to} to begin anew)"
             )
-        for rows in predicted(classifier, _others(paths, done), top_k, advance):
+        others = _others(paths, done)
+        for rows in predicted(classifier, others if total is None else list(others), top_k, advance):
             rows_to.write(rows)
             afterwards(rows)
             counts.add(rows)

@@ -1,13 +1,18 @@
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from headstart.classifier import Classifier
 from headstart.errors import HeadstartError
+from headstart.network.backbones import backbone_named, build
 from headstart.photos import loading, processes
 from headstart.photos.drawing import Drawing, Job, Photo
 from headstart.photos.views import Preprocessing
@@ -54,6 +59,31 @@ def test_many_photos_are_for_processes_and_few_for_threads(by_processes):
     few = set(loading.spread(jobs, eval, loading.FEWEST_PHOTOS - 1))
     many = set(loading.spread(jobs, eval, loading.FEWEST_PHOTOS))
     assert few == {os.getpid()} and os.getpid() not in many and 1 <= len(many) <= 2
+
+
+def test_paths_from_an_iterator_are_taken_no_further_than_needed(by_processes):
+    taken = []
+    numbers = (taken.append(number) or number for number in range(10**6))
+    found = loading.spread(numbers, abs, loading.FEWEST_PHOTOS)
+    assert [next(found) for _ in range(3)] == [0, 1, 2] and len(taken) < 100
+    found.close()
+
+
+def test_a_classifier_sees_the_same_in_processes(by_processes, monkeypatch, photos):
+    root, items = photos
+    monkeypatch.setattr(loading, "FEWEST_PHOTOS", len(items))
+    network = build(backbone_named("lite0"), 2)
+    classifier = Classifier(network, ["ant", "bee"], preprocessing(), "lite0", {}, "torch")
+    paths = [root / item.name for item in items]
+    monkeypatch.setattr(processes, "start", counted := Mock(side_effect=processes.start))
+    many = classifier.predict(paths)
+    assert counted.call_count == math.ceil(len(items) / 8)
+    one_by_one = pd.DataFrame([vars(prediction) for prediction in classifier.stream(iter(paths))])
+    assert counted.call_count == math.ceil(len(items) / 8)
+    assert many["path"].tolist() == one_by_one["path"].tolist() == [str(path) for path in paths]
+    assert many["error"].tolist() == one_by_one["error"].tolist() and (many["error"] != "").sum() == 1
+    found = one_by_one["probabilities"].dropna()
+    assert np.allclose([row.max() for row in found], many["probability"].dropna(), atol=1e-5)
 
 
 def test_more_answers_than_slots_come_whole_and_slots_are_given_back(by_processes):

@@ -57,7 +57,7 @@ def evaluate(
     paths, labels, rows, accepted = [], [], [], []
     problems: list[tuple[str, str, str]] = []
     with console.progress("photos", len(table)) as advance:
-        predictions = classifier.stream(catalog.root / path for path in table["path"])
+        predictions = classifier.stream([catalog.root / path for path in table["path"]])
         for path, label, prediction in zip(table["path"], table["label"], predictions, strict=True):
             advance(1)
             if prediction.probabilities is None:

@@ -76,16 +76,19 @@ def audit(catalog: Catalog, console: Console | None = None, known: pd.DataFrame 
 
 
 def examine(
-    catalog: Catalog, console: Console, known: pd.DataFrame | None = None
+    catalog: Catalog, console: Console, known: pd.DataFrame | None = None, among: int = 0
 ) -> tuple[list[tuple[str, PhotoFacts]], list[Finding]]:
-    """Read all photos: the facts of those that can be read, and a finding for each of the others."""
+    """Read all photos: the facts of those that can be read, and a finding for each of the others.
+
+    Photos that are a sample are read as those that they are `among` would be.
+    """
     photos, findings = [], []
     remembered = known_facts(known)
     digests = dict(zip(catalog.photos["path"], catalog.photos["digest"], strict=True))
 
     paths = catalog.photos["path"].tolist()
     new = [catalog.root / path for path in paths if digests[path] not in remembered]
-    read = spread(new, facts_or_reason, len(new))
+    read = spread(new, facts_or_reason, max(len(new), among))
     with console.progress("photos", len(paths)) as advance:
         for path in paths:
             result = remembered.get(digests[path]) or next(read)

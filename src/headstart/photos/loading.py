@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -52,7 +53,7 @@ def ahead(jobs: Iterable[Job], work: Callable[[Job], Result], window: int | None
                 future.cancel()
 
 
-def spread(jobs: Sequence[Job], work: Callable[[Job], Result], among: int) -> Iterator[Result]:
+def spread(jobs: Iterable[Job], work: Callable[[Job], Result], among: int) -> Iterator[Result]:
     """Yield `work(job)` for each job in order, as `ahead` does, in processes where they pay.
 
     Args:
@@ -66,8 +67,9 @@ def spread(jobs: Sequence[Job], work: Callable[[Job], Result], among: int) -> It
     pending: deque[processes.Answer] = deque()
     workers = num_workers()
     try:
-        for begin in range(0, len(jobs), _JOBS_AT_ONCE):
-            pending.append(processes.start(work, jobs[begin : begin + _JOBS_AT_ONCE], workers))
+        left = iter(jobs)
+        while some := list(islice(left, _JOBS_AT_ONCE)):
+            pending.append(processes.start(work, some, workers))
             if len(pending) >= 2 * workers:
                 yield from pending.popleft().results()
         while pending:
