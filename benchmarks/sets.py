@@ -95,7 +95,8 @@ def _rank(photo: Photo) -> bytes:
     return hashlib.sha256(photo.data).digest()
 
 
-def _by_class(photos: list[Photo]) -> list[list[Photo]]:
+def by_class(photos: list[Photo]) -> list[list[Photo]]:
+    """Return the photos of each class, shuffled always alike."""
     labels = sorted({photo.label for photo in photos})
     return [sorted((photo for photo in photos if photo.label == label), key=_rank) for label in labels]
 
@@ -103,7 +104,7 @@ def _by_class(photos: list[Photo]) -> list[list[Photo]]:
 def _halved(photos: Iterator[Photo]) -> tuple[list[Photo], list[Photo]]:
     """Part photos by their bytes: six of ten train."""
     train, test = [], []
-    for members in _by_class(list(photos)):
+    for members in by_class(list(photos)):
         cut = round(0.6 * len(members))
         train += members[:cut]
         test += members[cut:]
@@ -111,12 +112,12 @@ def _halved(photos: Iterator[Photo]) -> tuple[list[Photo], list[Photo]]:
 
 
 def _few(photos: list[Photo], count: int) -> list[Photo]:
-    return [photo for members in _by_class(photos) for photo in members[:count]]
+    return [photo for members in by_class(photos) for photo in members[:count]]
 
 
 def _unbalanced(photos: list[Photo]) -> list[Photo]:
     """Keep all photos of the first class, ever fewer of the next ones, a tenth of the last."""
-    classes = _by_class(photos)
+    classes = by_class(photos)
     shares = np.geomspace(1, 0.1, len(classes))
     return [
         photo
@@ -147,16 +148,17 @@ def _changed(parts: tuple[list[Photo], list[Photo]], change: Change) -> tuple[li
 def _tiny_grey(data: bytes) -> bytes:
     image = Image.open(io.BytesIO(data)).convert("L")
     image.thumbnail((48, 48))
-    return _png(image)
+    return png(image)
 
 
 def _blurred(data: bytes) -> bytes:
     image = Image.open(io.BytesIO(data)).convert("RGB")
     image.thumbnail((256, 256))
-    return _png(image.filter(ImageFilter.GaussianBlur(3)))
+    return png(image.filter(ImageFilter.GaussianBlur(3)))
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

@@ -3,10 +3,11 @@
 Of each set (from `sets.py`) the photos in `train` are split anew by each seed: 55% to train, 15% to validate, 30% to
 measure on. All variants of a set and seed start from the same stored activations and the same probe; the number of
 epochs is fixed, not the time. What is kept is chosen as `headstart train` does, by validation loss among the probe, the
-last weights and what lies between; nothing is refitted. A file of variants is TOML: a table for each, named as it shall
-be called, with fields of `FineTuning` and `start_regularisation` (a multiple of the probe's), `least_regularisation`,
-`dropout_rate`, `num_views`, `least_epochs` and `least_updates`. Outcomes are appended to a CSV file, and what stands
-there already is not run again.
+last weights and what lies between. A file of variants is TOML: a table for each, named as it shall be called, with
+fields of `FineTuning` and `start_regularisation` (a multiple of the probe's), `least_regularisation`, `dropout_rate`,
+`num_views`, `least_epochs`, `least_updates`, and `refit_share` and `refit_rate`: the epochs and learning rates of a
+refit on training and validation photos, as shares of the step's, which is measured besides. Outcomes are appended to a
+CSV file, and what stands there already is not run again.
 
 python benchmarks/tuning.py SETS VARIANTS.toml RESULTS.csv --sets signs digits --seeds 0 1 2 --part stage6
 """
@@ -34,16 +35,22 @@ from headstart.network.cut import boundary_of, suffix
 from headstart.network.weights import load_weights
 from headstart.photos.catalog import read_catalog
 from headstart.photos.split import SPLITS, split_photos
-from headstart.training.data import TrainingData
+from headstart.training.data import LEARNING, TrainingData
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.finetuning import fine_tune, suffix_logits
 from headstart.training.optimisation import FineTuning
 from headstart.training.plan import PROBE_VIEWS
-from headstart.training.probe import STRENGTHS, LinearHead, ProbeStep, fit_probe
+from headstart.training.probe import STRENGTHS, Floats, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import prepare_process
-from headstart.training.stages import INTERPOLATION_SHARES, LEAST_AT_START, START_MULTIPLE, set_classifier
-from headstart.training.state import interpolated, load_state, trained_state
+from headstart.training.stages import (
+    INTERPOLATION_SHARES,
+    LEAST_AT_START,
+    REFIT_RATE,
+    START_MULTIPLE,
+    set_classifier,
+)
+from headstart.training.state import State, interpolated, load_state, trained_state
 from variants import append, done, parser
 
 CONSOLE = Console(quiet=True)
@@ -97,14 +104,16 @@ def prepared(options: argparse.Namespace, name: str, seed: int, variants: list[d
     views = range(max([PROBE_VIEWS, *(variant.get("num_views", 2) for variant in variants)]))
     every = [photo for split in SPLITS for photo in data.photos[split]]
     embedder.embed(every, range(1), (boundary, embedder.features_boundary), CONSOLE, "photos")
-    embedder.embed(data.photos["train"], views, (boundary, embedder.features_boundary), CONSOLE, "views")
+    embedder.embed(data.photos[LEARNING], views, (boundary, embedder.features_boundary), CONSOLE, "views")
     probe, path = probe_of(data, STRENGTHS)
     return Start(data, network, boundary, probe, min(path, key=lambda step: step.validation_loss).regularisation)
 
 
-def probe_of(data: TrainingData, strengths: tuple[float, ...]) -> tuple[LinearHead, list[ProbeStep]]:
-    """Fit the probe on the training photos' views; return it with the path of its strengths."""
-    rows, labels = data.features("train", PROBE_VIEWS), np.tile(data.labels["train"], PROBE_VIEWS)
+def probe_of(
+    data: TrainingData, strengths: tuple[float, ...], split: str = "train"
+) -> tuple[LinearHead, list[ProbeStep]]:
+    """Fit the probe on the views of a split's photos; return it with the path of its strengths."""
+    rows, labels = data.features(split, PROBE_VIEWS), np.tile(data.labels[split], PROBE_VIEWS)
     weights = np.ones(len(data.class_names), np.float32)
     return fit_probe(rows, labels, data.features("validation"), data.labels["validation"], weights, strengths)
 
@@ -118,13 +127,15 @@ def tuned(
     num_views: int = 2,
     least_epochs: int = 8,
     least_updates: int = 90,
+    refit_share: float = 0.0,
+    refit_rate: float = REFIT_RATE,
     **settings: Any,
 ) -> dict[str, float]:
     """Fine-tune once; return accuracies in percent and log losses (at the best temperature) on photos held out."""
     data, network = start.data, copy.deepcopy(start.network)
     weights, validation = np.ones(len(data.class_names), np.float32), data.labels["validation"]
-    head, _ = probe_of(data, (max(start_regularisation * start.regularisation, least_regularisation),))
-    set_classifier(network, head)
+    softer = max(start_regularisation * start.regularisation, least_regularisation)
+    set_classifier(network, probe_of(data, (softer,))[0])
     trainable = suffix(network, start.boundary, data.embedder.preprocessing, dropout_rate)
     before, batch_size = trained_state(trainable), settings.pop("batch_size", 16)
     epochs = max(least_epochs, math.ceil(least_updates * batch_size / len(data.labels["train"])))
@@ -137,19 +148,53 @@ def tuned(
             trainable, train, data.labels["train"], seen["validation"], validation, weights, chosen, seed, checkpoint
         )
     measured = {"probe": {split: start.probe.logits(data.features(split)) for split in seen}}
-    for share in (*INTERPOLATION_SHARES, 1.0):
+    shares = {f"{share:.0%}": share for share in (*INTERPOLATION_SHARES, 1.0)}
+    for name, share in shares.items():
         load_state(trainable, interpolated(before, after, share))
-        measured[f"{share:.0%}"] = {split: suffix_logits(trainable, seen[split]) for split in seen}
+        measured[name] = {split: suffix_logits(trainable, seen[split]) for split in seen}
     losses = {
         name: calibrated_loss_and_accuracy(found["validation"], validation)[0] for name, found in measured.items()
     }
     best = min(losses, key=lambda name: losses[name])
     outcome: dict[str, Any] = {"epochs": epochs, "kept_is": best}
-    for name, which in (("probe", "probe"), ("last", "100%"), ("kept", best)):
-        loss, accuracy = calibrated_loss_and_accuracy(measured[which]["test"], data.labels["test"])
+    told = {"probe": measured["probe"]["test"], "last": measured["100%"]["test"], "kept": measured[best]["test"]}
+    if refit_share:
+        rates = {name: refit_rate * getattr(chosen, name) for name in ("learning_rate", "head_learning_rate")}
+        refit = replace(chosen, epochs=max(1, round(refit_share * epochs)), **rates)
+        share = shares.get(best, 1.0)
+        told["refitted"] = refitted(start, network, trainable, before, after, share, softer, refit, num_views, seed)
+    for name, logits in told.items():
+        loss, accuracy = calibrated_loss_and_accuracy(logits, data.labels["test"])
         outcome |= {name: round(100 * accuracy, 2), f"{name}_loss": round(loss, 4)}
     lowest = min(epoch.validation_accuracy for epoch in history)
     return outcome | {"lowest_validation": round(100 * lowest, 1), "seconds": sum(epoch.seconds for epoch in history)}
+
+
+def refitted(
+    start: Start,
+    network: nn.Module,
+    trainable: nn.Sequential,
+    before: State,
+    after: State,
+    share: float,
+    softer: float,
+    settings: FineTuning,
+    num_views: int,
+    seed: int,
+) -> Floats:
+    """Train on with validation photos as well, as `train` does, and return the logits of the photos held out."""
+    data, labels = start.data, start.data.labels[LEARNING]
+    if share < 1:
+        load_state(trainable, before)
+        set_classifier(network, probe_of(data, (softer,), LEARNING)[0])
+        before = trained_state(trainable)
+    load_state(trainable, after)
+    rows, weights = data.training_rows(LEARNING, start.boundary, num_views), np.ones(len(data.class_names), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.safetensors"
+        end, _ = fine_tune(trainable, rows, labels, None, labels[:0], weights, settings, seed + 1, checkpoint)
+    load_state(trainable, interpolated(before, end, share))
+    return suffix_logits(trainable, data.activations("test", start.boundary))
 
 
 def summary(results: pd.DataFrame) -> str:

@@ -12,7 +12,8 @@ from headstart.recipe import Recipe, Step
 from headstart.training import stages as module
 from headstart.training.data import LEARNING
 from headstart.training.finetuning import suffix_logits
-from headstart.training.stages import Kept, Tuned, clearly_more, fine_tuning, keep
+from headstart.training.probe import LinearHead
+from headstart.training.stages import Kept, Tuned, clearly_more, fine_tuning, keep, start_regularisation
 from headstart.training.state import trained_state
 
 RECIPE = Recipe.make(photos="x")
@@ -106,28 +107,39 @@ def test_a_part_of_the_way_is_kept_where_it_is_the_best():
 
 
 @pytest.mark.parametrize(("chosen", "start"), [(0.3, 3.0), (1e-6, 1.0)])
-def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(monkeypatch, chosen, start):
-    tried = []
-    monkeypatch.setattr(module, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
-    seen = SimpleNamespace(image_size=64, some_features=lambda views, rows: (np.zeros((2, 3)), LABELS))
-    kept = dataclasses.replace(probe(IDENTITY), regularisation=chosen)
-    module._softer_probe(None, 3, seen, RECIPE, np.ones(2, np.float32), kept)
-    assert tried == [(pytest.approx(start),)]
+def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(chosen, start):
+    assert start_regularisation(chosen) == pytest.approx(start)
 
 
-def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_path):
-    tuned, seen = tuned_from(IDENTITY, MIXED), []
+@pytest.mark.parametrize(
+    ("softer", "share", "expected"),
+    [
+        (None, 0.25, [[1.5, 0.0], [0.0, 2.0]]),
+        (3.0, 0.25, [[2.25, 0.0], [0.0, 2.75]]),  # from a probe of all photos, where training started from one
+        (3.0, 1.0, [[3.0, 0.0], [0.0, 5.0]]),
+    ],
+)
+def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_path, softer, share, expected):
+    tuned, seen, probes = dataclasses.replace(tuned_from(IDENTITY, MIXED), softer=softer), [], []
 
     def trained(suffix, rows, labels, validation, *others):
         seen.append((suffix[0].weight.tolist(), others[2], validation))
         return {"0.weight": torch.tensor([[3.0, 0.0], [0.0, 5.0]]), "0.bias": torch.zeros(2)}, []
 
+    def fitted(network, step, data, recipe, weights, strength, split):
+        probes.append((strength, split))
+        return LinearHead(np.array([[2, 0], [0, 2]], np.float32), np.zeros(2, np.float32))
+
     monkeypatch.setattr(module, "fine_tune", trained)
-    module._train_on(tuned, 0.25, DATA, RECIPE, np.ones(2, np.float32), tmp_path)
+    monkeypatch.setattr(module, "_softer_probe", fitted)
+    network = nn.ModuleDict({"classifier": tuned.suffix[0]})
+    module._train_on(network, tuned, share, DATA, RECIPE, np.ones(2, np.float32), tmp_path)
     ((start, settings, validation),) = seen
     assert start == torch.tensor(MIXED).tolist() and validation is None
-    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, RECIPE.learning_rate / 2)
-    assert tuned.suffix[0].weight.tolist() == [[1.5, 0.0], [0.0, 2.0]]
+    rate = module.REFIT_RATE * RECIPE.learning_rate
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, rate)
+    assert tuned.suffix[0].weight.tolist() == expected
+    assert probes == ([(3.0, LEARNING)] if softer and share < 1 else [])
 
 
 def test_batches_are_those_planned_unless_the_recipe_has_its_own():

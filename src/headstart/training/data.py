@@ -74,18 +74,18 @@ class TrainingData:
         """Return the (num_views * n, num_features) pooled features of a split's photos, view after view."""
         return self.embedder.features(self.photos[split], range(num_views))
 
-    def some_features(self, num_views: int, most_rows: int) -> tuple[StoredRows, Labels]:
-        """Return the pooled features of the training photos and the labels of their rows; of very many, of a part.
+    def some_features(self, num_views: int, most_rows: int, split: str = "train") -> tuple[StoredRows, Labels]:
+        """Return the pooled features of a split's photos and the labels of their rows; of very many, of a part.
 
         The part is an equal share of each class, at least one photo, so that there are about `most_rows` rows.
         """
-        chosen = self.some_rows(most_rows, num_views)
-        photos = [self.photos["train"][row] for row in chosen]
-        return self.embedder.features(photos, range(num_views)), np.tile(self.labels["train"][chosen], num_views)
+        chosen = self.some_rows(most_rows, num_views, split)
+        photos = [self.photos[split][row] for row in chosen]
+        return self.embedder.features(photos, range(num_views)), np.tile(self.labels[split][chosen], num_views)
 
-    def some_rows(self, most_rows: int, num_views: int = 1) -> npt.NDArray[np.intp]:
-        """Return the positions of the training photos; of very many, of a part as `some_features` takes it."""
-        labels = self.labels["train"]
+    def some_rows(self, most_rows: int, num_views: int = 1, split: str = "train") -> npt.NDArray[np.intp]:
+        """Return the positions of a split's photos; of very many, of a part as `some_features` takes it."""
+        labels = self.labels[split]
         every = -(-len(labels) * num_views // most_rows)
         return np.flatnonzero(pd.Series(labels).groupby(labels).cumcount().to_numpy() % every == 0)
 

@@ -44,7 +44,7 @@ BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 EXAMPLE_VIEWS = 4
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
-REFIT_SHARE, REFIT_RATE = 0.5, 0.5
+REFIT_SHARE, REFIT_RATE = 0.5, 0.25
 # Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation: a
 # multiple of what validation chose, and no less than a number (docs/experiments.md).
 _HELD_ROWS, START_MULTIPLE, LEAST_AT_START = 10_000, 10.0, 1.0
@@ -206,7 +206,8 @@ class Tuned:
     """A fine-tuned suffix: its step, its states, and what it measured.
 
     `before` is what was kept so far, `start` where training started, `end` where it ended; `logits` are those of the
-    validation photos at the end.
+    validation photos at the end. `softer` is the regularisation of the probe that training started from, None where it
+    started from tuned weights or random ones.
     """
 
     suffix: nn.Module
@@ -218,6 +219,7 @@ class Tuned:
     logits: Floats
     stage: str
     stages: dict[str, Any]
+    softer: float | None = None
 
 
 def tune_suffix(
@@ -236,8 +238,10 @@ def tune_suffix(
     boundary = boundary_of(network, step.unfreeze)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     start = before = trained_state(trainable, recipe.train_batch_norm)
+    softer = None
     if kept.regularisation is not None:
-        set_classifier(network, _softer_probe(network, boundary, data, recipe, weights, kept))
+        softer = start_regularisation(kept.regularisation)
+        set_classifier(network, _softer_probe(network, step, data, recipe, weights, softer))
         start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
@@ -287,27 +291,36 @@ def tune_suffix(
         "parameters": count,
         "photos_per_second": len(train) * len(epochs) / taken,
     }
-    return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result})
+    return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result}, softer)
+
+
+def start_regularisation(chosen: float) -> float:
+    """Return that of the probe that training starts from, where validation has chosen one."""
+    return max(START_MULTIPLE * chosen, LEAST_AT_START)
 
 
 def _softer_probe(
-    network: nn.Module, boundary: int, data: TrainingData, recipe: Recipe, weights: Floats, probe: Kept
+    network: nn.Module,
+    step: Step,
+    data: TrainingData,
+    recipe: Recipe,
+    weights: Floats,
+    strength: float,
+    split: str = "train",
 ) -> LinearHead:
     """Fit the probe that training starts from: more regularised than what was chosen, and on photos of this size.
 
     The features are about to change, and a head that leans on their smallest differences loses more by that
     (docs/experiments.md).
     """
-    assert probe.regularisation is not None  # noqa: S101
     features: Features
-    if probe.image_size == data.image_size:
-        features, labels = data.some_features(head_views(recipe), _HELD_ROWS)
+    if step.image_size is None:
+        features, labels = data.some_features(head_views(recipe), _HELD_ROWS, split)
     else:  # from stored activations or pixels, as they are there already
-        some = data.some_rows(_HELD_ROWS)
-        features = HeldRows(pooled_features(network, boundary, data, [data.photos["train"][row] for row in some]))
-        labels = data.labels["train"][some]
-    strengths = (max(START_MULTIPLE * probe.regularisation, LEAST_AT_START),)
-    head, _ = fit_probe(features, labels, features, labels, weights, strengths)
+        some = data.some_rows(_HELD_ROWS, split=split)
+        photos, boundary = [data.photos[split][row] for row in some], boundary_of(network, step.unfreeze)
+        features, labels = HeldRows(pooled_features(network, boundary, data, photos)), data.labels[split][some]
+    head, _ = fit_probe(features, labels, features, labels, weights, (strength,))
     return head
 
 
@@ -418,14 +431,25 @@ def refit(
     if kept.tuned is None:
         set_classifier(network, head)
     else:
-        _train_on(kept.tuned, kept.share, data.at(kept.image_size), recipe, weights, checkpoints)
+        _train_on(network, kept.tuned, kept.share, data.at(kept.image_size), recipe, weights, checkpoints)
     seconds = time.perf_counter() - started
     console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
     return head
 
 
-def _train_on(tuned: Tuned, share: float, data: TrainingData, recipe: Recipe, weights: Floats, folder: Path) -> None:
-    """Train on from where fine-tuning ended, and go as far of the way there as was kept."""
+def _train_on(
+    network: nn.Module,
+    tuned: Tuned,
+    share: float,
+    data: TrainingData,
+    recipe: Recipe,
+    weights: Floats,
+    folder: Path,
+) -> None:
+    """Train on from where fine-tuning ended, and go as far of the way there as was kept.
+
+    The way begins where training did; if that was at a probe, it is at one of all these photos now.
+    """
     settings = replace(
         fine_tuning(recipe, tuned.step.batch_size, refit_epochs(tuned.step)),
         learning_rate=REFIT_RATE * recipe.learning_rate,
@@ -434,9 +458,14 @@ def _train_on(tuned: Tuned, share: float, data: TrainingData, recipe: Recipe, we
     rows = data.training_rows(LEARNING, tuned.boundary, tuned.step.num_views)
     labels = data.labels[LEARNING]
     checkpoint = folder / f"{data.digest}-{tuned.boundary}-refit.safetensors"
+    start = tuned.start
+    if tuned.softer is not None and share < 1:
+        load_state(tuned.suffix, start)
+        set_classifier(network, _softer_probe(network, tuned.step, data, recipe, weights, tuned.softer, LEARNING))
+        start = trained_state(tuned.suffix, recipe.train_batch_norm)
     load_state(tuned.suffix, tuned.end)
     end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)
-    load_state(tuned.suffix, interpolated(tuned.start, end, share))
+    load_state(tuned.suffix, interpolated(start, end, share))
 
 
 def refit_epochs(step: Step) -> int:
