@@ -9,16 +9,16 @@ python benchmarks/more_sets.py PACKAGES TARGET
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
-from sets import Photo, by_class, png, write
+from sets import Photo, by_class, png, write_set
 
 _CLOTHES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot".split()
 # Shapes and gradients show nothing; what is not sorted has no class.
@@ -37,8 +37,7 @@ def main() -> None:
         ("clipart", cliparts(options.packages / "openclipart"), 60, 60),
     ):
         train, test = parted(list(photos), most_train, most_test)
-        print(f"{name:<18} {write(train, options.target / name / 'train'):>5} train", end="")
-        print(f" {write(test, options.target / name / 'test'):>5} test")
+        write_set(train, test, options.target / name)
 
 
 def parted(photos: list[Photo], most_train: int, most_test: int) -> tuple[list[Photo], list[Photo]]:
@@ -87,11 +86,11 @@ def cliparts(folder: Path) -> Iterator[Photo]:
                 yield Photo(subject, path.name, png(image))
 
 
-def _member(files: tarfile.TarFile, name: str) -> io.BufferedReader:
+def _member(files: tarfile.TarFile, name: str) -> IO[bytes]:
     file = files.extractfile(name)
     if file is None:
         raise SystemExit(f"{name}: not in {files.name!r}")
-    return file  # type: ignore[return-value]
+    return file
 
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="a new folder")
     options = parser.parse_args()
     for name, (train, test) in all_sets(options.shared).items():
-        print(f"{name:<18} {write(train, options.target / name / 'train'):>5} train", end="")
-        print(f" {write(test, options.target / name / 'test'):>5} test")
+        write_set(train, test, options.target / name)
 
 
 def all_sets(shared: Path) -> dict[str, tuple[list[Photo], list[Photo]]]:
@@ -65,7 +64,13 @@ def all_sets(shared: Path) -> dict[str, tuple[list[Photo], list[Photo]]]:
     }
 
 
-def write(photos: list[Photo], folder: Path) -> int:
+def write_set(train: list[Photo], test: list[Photo], folder: Path) -> None:
+    """Write a set's folder, and print how many photos it has."""
+    print(f"{folder.name:<18} {_write(train, folder / 'train'):>5} train", end="")
+    print(f" {_write(test, folder / 'test'):>5} test")
+
+
+def _write(photos: list[Photo], folder: Path) -> int:
     """Write photos below a folder that is made anew; return how many."""
     shutil.rmtree(folder, ignore_errors=True)
     for photo in photos:

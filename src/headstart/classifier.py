@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from headstart.evaluation.rejection import Rejection, distances_to
 from headstart.network.backbones import backbone_named, build
 from headstart.network.cut import last_boundary, prefix
 from headstart.photos.decode import MAX_PIXELS, decode
-from headstart.photos.drawing import Seeing
+from headstart.photos.drawing import seen
 from headstart.photos.loading import batched, spread
 from headstart.photos.views import Pixels, Preprocessing, evaluation_view
 from headstart.training.engines import Engine, Outputs, choose_engine, open_engine
@@ -136,13 +137,13 @@ class Classifier:
     def stream(self, paths: Iterable[str | Path]) -> Iterator[Prediction]:
         """Classify photo files one after another, in order and in bounded memory.
 
-        Many photos in a list are decoded in processes, as paths from an iterator, whose number is not known, are not.
+        Many photos in a list are decoded in processes; those from an iterator, whose number is not known, in threads.
         """
         count = len(paths) if isinstance(paths, Sequence) else 0
         waiting: list[Prediction | None] = []  # in order; None stands for a photo that is in the engine
 
         def readable() -> Iterator[tuple[str, Pixels]]:
-            for path, view in spread(paths, Seeing(self.preprocessing).see, count):
+            for path, view in spread(paths, partial(seen, preprocessing=self.preprocessing), count):
                 if isinstance(view, str):
                     waiting.append(Prediction(path, None, view))
                 else:

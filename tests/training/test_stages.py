@@ -13,7 +13,7 @@ from headstart.training import stages as module
 from headstart.training.data import LEARNING
 from headstart.training.finetuning import suffix_logits
 from headstart.training.probe import LinearHead
-from headstart.training.stages import Kept, Tuned, clearly_more, fine_tuning, keep, start_regularisation
+from headstart.training.stages import Kept, Tuned, clearly_more, fine_tuning, keep
 from headstart.training.state import trained_state
 
 RECIPE = Recipe.make(photos="x")
@@ -107,27 +107,32 @@ def test_a_part_of_the_way_is_kept_where_it_is_the_best():
 
 
 @pytest.mark.parametrize(("chosen", "start"), [(0.3, 3.0), (1e-6, 1.0)])
-def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(chosen, start):
-    assert start_regularisation(chosen) == pytest.approx(start)
+def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(monkeypatch, chosen, start):
+    tried = []
+    monkeypatch.setattr(module, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
+    seen = SimpleNamespace(some_features=lambda views, rows, split: (np.zeros((2, 3)), LABELS))
+    module._softer_probe(None, STEP, seen, RECIPE, np.ones(2, np.float32), chosen)
+    assert tried == [(pytest.approx(start),)]
 
 
 @pytest.mark.parametrize(
-    ("softer", "share", "expected"),
+    ("regularisation", "share", "expected"),
     [
         (None, 0.25, [[1.5, 0.0], [0.0, 2.0]]),
         (3.0, 0.25, [[2.25, 0.0], [0.0, 2.75]]),  # from a probe of all photos, where training started from one
         (3.0, 1.0, [[3.0, 0.0], [0.0, 5.0]]),
     ],
 )
-def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_path, softer, share, expected):
-    tuned, seen, probes = dataclasses.replace(tuned_from(IDENTITY, MIXED), softer=softer), [], []
+def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_path, regularisation, share, expected):
+    tuned, seen, probes = tuned_from(IDENTITY, MIXED), [], []
+    tuned = dataclasses.replace(tuned, regularisation=regularisation)
 
     def trained(suffix, rows, labels, validation, *others):
         seen.append((suffix[0].weight.tolist(), others[2], validation))
         return {"0.weight": torch.tensor([[3.0, 0.0], [0.0, 5.0]]), "0.bias": torch.zeros(2)}, []
 
-    def fitted(network, step, data, recipe, weights, strength, split):
-        probes.append((strength, split))
+    def fitted(network, step, data, recipe, weights, chosen, split):
+        probes.append((chosen, split))
         return LinearHead(np.array([[2, 0], [0, 2]], np.float32), np.zeros(2, np.float32))
 
     monkeypatch.setattr(module, "fine_tune", trained)
@@ -136,10 +141,9 @@ def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_
     module._train_on(network, tuned, share, DATA, RECIPE, np.ones(2, np.float32), tmp_path)
     ((start, settings, validation),) = seen
     assert start == torch.tensor(MIXED).tolist() and validation is None
-    rate = module.REFIT_RATE * RECIPE.learning_rate
-    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, rate)
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, RECIPE.learning_rate / 4)
     assert tuned.suffix[0].weight.tolist() == expected
-    assert probes == ([(3.0, LEARNING)] if softer and share < 1 else [])
+    assert probes == ([(3.0, LEARNING)] if regularisation and share < 1 else [])
 
 
 def test_batches_are_those_planned_unless_the_recipe_has_its_own():

@@ -66,16 +66,10 @@ class Drawing:
         return augmented_view(photo, self.preprocessing, self.augmentation, self.seed, digest, view)
 
 
-@dataclass(frozen=True, slots=True)
-class Seeing:
-    """How photo files become what a classifier sees of them."""
-
-    preprocessing: Preprocessing
-
-    def see(self, path: str | Path) -> tuple[str, Pixels | str]:
-        """Return a photo's path with its evaluation view, or with why it cannot be read."""
-        try:
-            photo = decode(read_bytes(path), self.preprocessing.decode_short_side)
-            return str(path), evaluation_view(photo, self.preprocessing)
-        except PhotoError as error:
-            return str(path), error.problem
+def seen(path: str | Path, preprocessing: Preprocessing) -> tuple[str, Pixels | str]:
+    """Return a photo's path with the view of it that a classifier sees, or with why it cannot be read."""
+    try:
+        photo = decode(read_bytes(path), preprocessing.decode_short_side)
+        return str(path), evaluation_view(photo, preprocessing)
+    except PhotoError as error:
+        return str(path), error.problem

@@ -58,7 +58,7 @@ def spread(jobs: Iterable[Job], work: Callable[[Job], Result], among: int) -> It
 
     Args:
         jobs: with what `work` returns, they must pickle.
-        work: a function of a module, or a method of what pickles.
+        work: a function of a module, also as a `partial`, or a method of what pickles.
         among: how many photos or views there are in all; of a sample, those that it is of.
     """
     if not _in_processes(among):

@@ -206,8 +206,8 @@ class Tuned:
     """A fine-tuned suffix: its step, its states, and what it measured.
 
     `before` is what was kept so far, `start` where training started, `end` where it ended; `logits` are those of the
-    validation photos at the end. `softer` is the regularisation of the probe that training started from, None where it
-    started from tuned weights or random ones.
+    validation photos at the end. `regularisation` is that chosen for the probe, where training started from a softer
+    one, and None where it started from tuned weights or random ones.
     """
 
     suffix: nn.Module
@@ -219,7 +219,7 @@ class Tuned:
     logits: Floats
     stage: str
     stages: dict[str, Any]
-    softer: float | None = None
+    regularisation: float | None = None
 
 
 def tune_suffix(
@@ -238,10 +238,8 @@ def tune_suffix(
     boundary = boundary_of(network, step.unfreeze)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     start = before = trained_state(trainable, recipe.train_batch_norm)
-    softer = None
     if kept.regularisation is not None:
-        softer = start_regularisation(kept.regularisation)
-        set_classifier(network, _softer_probe(network, step, data, recipe, weights, softer))
+        set_classifier(network, _softer_probe(network, step, data, recipe, weights, kept.regularisation))
         start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
@@ -291,12 +289,7 @@ def tune_suffix(
         "parameters": count,
         "photos_per_second": len(train) * len(epochs) / taken,
     }
-    return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result}, softer)
-
-
-def start_regularisation(chosen: float) -> float:
-    """Return that of the probe that training starts from, where validation has chosen one."""
-    return max(START_MULTIPLE * chosen, LEAST_AT_START)
+    return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result}, kept.regularisation)
 
 
 def _softer_probe(
@@ -305,10 +298,10 @@ def _softer_probe(
     data: TrainingData,
     recipe: Recipe,
     weights: Floats,
-    strength: float,
+    chosen: float,
     split: str = "train",
 ) -> LinearHead:
-    """Fit the probe that training starts from: more regularised than what was chosen, and on photos of this size.
+    """Fit the probe that training starts from: more regularised than was chosen, and on photos of the step's size.
 
     The features are about to change, and a head that leans on their smallest differences loses more by that
     (docs/experiments.md).
@@ -320,7 +313,8 @@ def _softer_probe(
         some = data.some_rows(_HELD_ROWS, split=split)
         photos, boundary = [data.photos[split][row] for row in some], boundary_of(network, step.unfreeze)
         features, labels = HeldRows(pooled_features(network, boundary, data, photos)), data.labels[split][some]
-    head, _ = fit_probe(features, labels, features, labels, weights, (strength,))
+    strengths = (max(START_MULTIPLE * chosen, LEAST_AT_START),)
+    head, _ = fit_probe(features, labels, features, labels, weights, strengths)
     return head
 
 
@@ -459,9 +453,10 @@ def _train_on(
     labels = data.labels[LEARNING]
     checkpoint = folder / f"{data.digest}-{tuned.boundary}-refit.safetensors"
     start = tuned.start
-    if tuned.softer is not None and share < 1:
+    if tuned.regularisation is not None and share < 1:
         load_state(tuned.suffix, start)
-        set_classifier(network, _softer_probe(network, tuned.step, data, recipe, weights, tuned.softer, LEARNING))
+        head = _softer_probe(network, tuned.step, data, recipe, weights, tuned.regularisation, LEARNING)
+        set_classifier(network, head)
         start = trained_state(tuned.suffix, recipe.train_batch_norm)
     load_state(tuned.suffix, tuned.end)
     end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)
