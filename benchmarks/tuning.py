@@ -43,13 +43,8 @@ from headstart.training.optimisation import FineTuning
 from headstart.training.plan import PROBE_VIEWS
 from headstart.training.probe import STRENGTHS, Floats, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import prepare_process
-from headstart.training.stages import (
-    INTERPOLATION_SHARES,
-    LEAST_AT_START,
-    REFIT_RATE,
-    START_MULTIPLE,
-    set_classifier,
-)
+from headstart.training.refitting import REFIT_RATE
+from headstart.training.stages import INTERPOLATION_SHARES, LEAST_AT_START, START_MULTIPLE, set_classifier
 from headstart.training.state import State, interpolated, load_state, trained_state
 from variants import append, done, parser
 

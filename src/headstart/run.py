@@ -52,6 +52,7 @@ from headstart.training.plan import (
     size_in_time,
     time_limit,
 )
+from headstart.training.refitting import refit
 from headstart.training.stages import (
     Kept,
     choose_class_weights,
@@ -59,7 +60,6 @@ from headstart.training.stages import (
     embed_step,
     fit_head,
     keep,
-    refit,
     set_classifier,
     tell_speed,
     tune_suffix,

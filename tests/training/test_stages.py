@@ -9,7 +9,7 @@ from torch import nn
 from headstart.console import Console
 from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibrated_losses
 from headstart.recipe import Recipe, Step
-from headstart.training import stages as module
+from headstart.training import refitting, stages
 from headstart.training.data import LEARNING
 from headstart.training.finetuning import suffix_logits
 from headstart.training.probe import LinearHead
@@ -109,9 +109,9 @@ def test_a_part_of_the_way_is_kept_where_it_is_the_best():
 @pytest.mark.parametrize(("chosen", "start"), [(0.3, 3.0), (1e-6, 1.0)])
 def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(monkeypatch, chosen, start):
     tried = []
-    monkeypatch.setattr(module, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
+    monkeypatch.setattr(stages, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
     seen = SimpleNamespace(some_features=lambda views, rows, split: (np.zeros((2, 3)), LABELS))
-    module._softer_probe(None, STEP, seen, RECIPE, np.ones(2, np.float32), chosen)
+    stages.softer_probe(None, STEP, seen, RECIPE, np.ones(2, np.float32), chosen)
     assert tried == [(pytest.approx(start),)]
 
 
@@ -135,10 +135,10 @@ def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_
         probes.append((chosen, split))
         return LinearHead(np.array([[2, 0], [0, 2]], np.float32), np.zeros(2, np.float32))
 
-    monkeypatch.setattr(module, "fine_tune", trained)
-    monkeypatch.setattr(module, "_softer_probe", fitted)
+    monkeypatch.setattr(refitting, "fine_tune", trained)
+    monkeypatch.setattr(refitting, "softer_probe", fitted)
     network = nn.ModuleDict({"classifier": tuned.suffix[0]})
-    module._train_on(network, tuned, share, DATA, RECIPE, np.ones(2, np.float32), tmp_path)
+    refitting._train_on(network, tuned, share, DATA, RECIPE, np.ones(2, np.float32), tmp_path)
     ((start, settings, validation),) = seen
     assert start == torch.tensor(MIXED).tolist() and validation is None
     assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, RECIPE.learning_rate / 4)

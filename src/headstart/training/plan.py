@@ -26,7 +26,8 @@ from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
 from headstart.training.data import TrainingData
 from headstart.training.finetuning import training_speed
-from headstart.training.stages import fine_tuning, part_text, refit_epochs
+from headstart.training.refitting import refit_epochs
+from headstart.training.stages import fine_tuning, part_text
 
 # What fine-tuning may take of the disk, besides being no more than a third of what is free.
 STORED_BYTES = 10 * 10**9

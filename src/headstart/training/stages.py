@@ -43,8 +43,6 @@ from headstart.training.state import State, interpolated, load_state, trained_st
 BALANCED_UP_TO = 3.0
 INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 EXAMPLE_VIEWS = 4
-# How long, and with what share of the learning rates, the chosen weights train on validation photos as well.
-REFIT_SHARE, REFIT_RATE = 0.5, 0.25
 # Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation: a
 # multiple of what validation chose, and no less than a number (docs/experiments.md).
 _HELD_ROWS, START_MULTIPLE, LEAST_AT_START = 10_000, 10.0, 1.0
@@ -239,7 +237,7 @@ def tune_suffix(
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     start = before = trained_state(trainable, recipe.train_batch_norm)
     if kept.regularisation is not None:
-        set_classifier(network, _softer_probe(network, step, data, recipe, weights, kept.regularisation))
+        set_classifier(network, softer_probe(network, step, data, recipe, weights, kept.regularisation))
         start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
@@ -292,7 +290,7 @@ def tune_suffix(
     return Tuned(trainable, step, boundary, before, start, end, logits, stage, {stage: result}, kept.regularisation)
 
 
-def _softer_probe(
+def softer_probe(
     network: nn.Module,
     step: Step,
     data: TrainingData,
@@ -400,69 +398,3 @@ def clearly_more(losses: npt.NDArray[np.float64], others: npt.NDArray[np.float64
     """Say whether the mean of losses is greater than that of others on the same photos, by two standard errors."""
     apart = losses - others
     return float(apart.mean()) > 2 * float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else False
-
-
-def refit(
-    network: nn.Module,
-    kept: Kept,
-    data: TrainingData,
-    recipe: Recipe,
-    stages: dict[str, Any],
-    weights: Floats,
-    checkpoints: Path,
-    console: Console,
-) -> LinearHead:
-    """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs.
-
-    Returns:
-        The probe that was fitted anew, with which a tuned network is compared.
-    """
-    started = time.perf_counter()
-    views = head_views(recipe)
-    rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
-    head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
-    stages["probe"]["refit_operations"] = path[0].operations
-    if kept.tuned is None:
-        set_classifier(network, head)
-    else:
-        _train_on(network, kept.tuned, kept.share, data.at(kept.image_size), recipe, weights, checkpoints)
-    seconds = time.perf_counter() - started
-    console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
-    return head
-
-
-def _train_on(
-    network: nn.Module,
-    tuned: Tuned,
-    share: float,
-    data: TrainingData,
-    recipe: Recipe,
-    weights: Floats,
-    folder: Path,
-) -> None:
-    """Train on from where fine-tuning ended, and go as far of the way there as was kept.
-
-    The way begins where training did; if that was at a probe, it is at one of all these photos now.
-    """
-    settings = replace(
-        fine_tuning(recipe, tuned.step.batch_size, refit_epochs(tuned.step)),
-        learning_rate=REFIT_RATE * recipe.learning_rate,
-        head_learning_rate=REFIT_RATE * recipe.head_learning_rate,
-    )
-    rows = data.training_rows(LEARNING, tuned.boundary, tuned.step.num_views)
-    labels = data.labels[LEARNING]
-    checkpoint = folder / f"{data.digest}-{tuned.boundary}-refit.safetensors"
-    start = tuned.start
-    if tuned.regularisation is not None and share < 1:
-        load_state(tuned.suffix, start)
-        head = _softer_probe(network, tuned.step, data, recipe, weights, tuned.regularisation, LEARNING)
-        set_classifier(network, head)
-        start = trained_state(tuned.suffix, recipe.train_batch_norm)
-    load_state(tuned.suffix, tuned.end)
-    end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)
-    load_state(tuned.suffix, interpolated(start, end, share))
-
-
-def refit_epochs(step: Step) -> int:
-    """Return how many epochs of refitting follow a step."""
-    return step.refit_epochs or max(1, round(REFIT_SHARE * step.epochs))

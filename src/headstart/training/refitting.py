@@ -1,0 +1,89 @@
+"""Refitting what was chosen on training and validation photos together, so that no photo is spent on choosing alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from headstart.console import Console
+from headstart.recipe import Recipe, Step
+from headstart.training.data import LEARNING, TrainingData
+from headstart.training.finetuning import fine_tune
+from headstart.training.probe import Floats, LinearHead, fit_probe
+from headstart.training.stages import Kept, Tuned, fine_tuning, head_views, set_classifier, softer_probe
+from headstart.training.state import interpolated, load_state, trained_state
+
+# How long, and with what share of the learning rates, the chosen weights train on validation photos as well
+# (docs/experiments.md).
+REFIT_SHARE, REFIT_RATE = 0.5, 0.25
+
+
+def refit(
+    network: nn.Module,
+    kept: Kept,
+    data: TrainingData,
+    recipe: Recipe,
+    stages: dict[str, Any],
+    weights: Floats,
+    checkpoints: Path,
+    console: Console,
+) -> LinearHead:
+    """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs.
+
+    Returns:
+        The probe that was fitted anew, with which a tuned network is compared.
+    """
+    started = time.perf_counter()
+    views = head_views(recipe)
+    rows, labels = data.features(LEARNING, views), np.tile(data.labels[LEARNING], views)
+    head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
+    stages["probe"]["refit_operations"] = path[0].operations
+    if kept.tuned is None:
+        set_classifier(network, head)
+    else:
+        _train_on(network, kept.tuned, kept.share, data.at(kept.image_size), recipe, weights, checkpoints)
+    seconds = time.perf_counter() - started
+    console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
+    return head
+
+
+def _train_on(
+    network: nn.Module,
+    tuned: Tuned,
+    share: float,
+    data: TrainingData,
+    recipe: Recipe,
+    weights: Floats,
+    folder: Path,
+) -> None:
+    """Train on from where fine-tuning ended, and go as far of the way there as was kept.
+
+    The way begins where training did; if that was at a probe, it is at one of all these photos now.
+    """
+    settings = replace(
+        fine_tuning(recipe, tuned.step.batch_size, refit_epochs(tuned.step)),
+        learning_rate=REFIT_RATE * recipe.learning_rate,
+        head_learning_rate=REFIT_RATE * recipe.head_learning_rate,
+    )
+    rows = data.training_rows(LEARNING, tuned.boundary, tuned.step.num_views)
+    labels = data.labels[LEARNING]
+    checkpoint = folder / f"{data.digest}-{tuned.boundary}-refit.safetensors"
+    start = tuned.start
+    if tuned.regularisation is not None and share < 1:
+        load_state(tuned.suffix, start)
+        head = softer_probe(network, tuned.step, data, recipe, weights, tuned.regularisation, LEARNING)
+        set_classifier(network, head)
+        start = trained_state(tuned.suffix, recipe.train_batch_norm)
+    load_state(tuned.suffix, tuned.end)
+    end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)
+    load_state(tuned.suffix, interpolated(start, end, share))
+
+
+def refit_epochs(step: Step) -> int:
+    """Return how many epochs of refitting follow a step."""
+    return step.refit_epochs or max(1, round(REFIT_SHARE * step.epochs))
