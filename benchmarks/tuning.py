@@ -3,11 +3,12 @@
 Of each set (from `sets.py`) the photos in `train` are split anew by each seed: 55% to train, 15% to validate, 30% to
 measure on. All variants of a set and seed start from the same stored activations and the same probe; the number of
 epochs is fixed, not the time. What is kept is chosen as `headstart train` does, by validation loss among the probe, the
-last weights and what lies between. A file of variants is TOML: a table for each, named as it shall be called, with
-fields of `FineTuning` and `start_regularisation` (a multiple of the probe's), `least_regularisation`, `dropout_rate`,
-`num_views`, `least_epochs`, `least_updates`, and `refit_share` and `refit_rate`: the epochs and learning rates of a
-refit on training and validation photos, as shares of the step's, which is measured besides. Outcomes are appended to a
-CSV file, and what stands there already is not run again.
+last weights, what lies between, and the best of these with a blended head. A file of variants is TOML: a table for
+each, named as it shall be called, with fields of `FineTuning` and `start_regularisation` (a multiple of the probe's),
+`least_regularisation`, `dropout_rate`, `num_views`, `least_epochs`, `least_updates`, `blend` (false: no blended head),
+and `refit_share` and `refit_rate`: the epochs and learning rates of a refit on training and validation photos, as
+shares of the step's, which is measured besides. Outcomes are appended to a CSV file, and what stands there already is
+not run again.
 
 python benchmarks/tuning.py SETS VARIANTS.toml RESULTS.csv --sets signs digits --seeds 0 1 2 --part stage6
 """
@@ -39,12 +40,14 @@ from headstart.training.data import LEARNING, TrainingData
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.finetuning import fine_tune, suffix_logits
+from headstart.training.heads import Blend, blend_again, choose_blend, set_head
+from headstart.training.keeping import INTERPOLATION_SHARES
 from headstart.training.optimisation import FineTuning
 from headstart.training.plan import PROBE_VIEWS
 from headstart.training.probe import STRENGTHS, Floats, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import prepare_process
 from headstart.training.refitting import REFIT_RATE
-from headstart.training.stages import INTERPOLATION_SHARES, LEAST_AT_START, START_MULTIPLE, set_classifier
+from headstart.training.stages import LEAST_AT_START, START_MULTIPLE
 from headstart.training.state import State, interpolated, load_state, trained_state
 from variants import append, done, parser
 
@@ -124,13 +127,14 @@ def tuned(
     least_updates: int = 90,
     refit_share: float = 0.0,
     refit_rate: float = REFIT_RATE,
+    blend: bool = True,
     **settings: Any,
 ) -> dict[str, float]:
     """Fine-tune once; return accuracies in percent and log losses (at the best temperature) on photos held out."""
     data, network = start.data, copy.deepcopy(start.network)
     weights, validation = np.ones(len(data.class_names), np.float32), data.labels["validation"]
     softer = max(start_regularisation * start.regularisation, least_regularisation)
-    set_classifier(network, probe_of(data, (softer,))[0])
+    set_head(network, probe_of(data, (softer,))[0])
     trainable = suffix(network, start.boundary, data.embedder.preprocessing, dropout_rate)
     before, batch_size = trained_state(trainable), settings.pop("batch_size", 16)
     epochs = max(least_epochs, math.ceil(least_updates * batch_size / len(data.labels["train"])))
@@ -151,13 +155,21 @@ def tuned(
         name: calibrated_loss_and_accuracy(found["validation"], validation)[0] for name, found in measured.items()
     }
     best = min(losses, key=lambda name: losses[name])
+    share, chosen_blend = shares.get(best, 1.0), None
+    if blend and best != "probe":
+        load_state(trainable, interpolated(before, after, share))
+        found, head, logits = choose_blend(trainable, data, start.boundary, measured[best]["validation"], weights)
+        if calibrated_loss_and_accuracy(logits, validation)[0] < losses[best]:
+            set_head(trainable, head)
+            best, chosen_blend = f"{best}, blended", found
+            measured[best] = {"test": suffix_logits(trainable, seen["test"])}
     outcome: dict[str, Any] = {"epochs": epochs, "kept_is": best}
     told = {"probe": measured["probe"]["test"], "last": measured["100%"]["test"], "kept": measured[best]["test"]}
     if refit_share:
         rates = {name: refit_rate * getattr(chosen, name) for name in ("learning_rate", "head_learning_rate")}
         refit = replace(chosen, epochs=max(1, round(refit_share * epochs)), **rates)
-        share = shares.get(best, 1.0)
-        told["refitted"] = refitted(start, network, trainable, before, after, share, softer, refit, num_views, seed)
+        ways = before, after, share, chosen_blend
+        told["refitted"] = refitted(start, network, trainable, ways, softer, refit, num_views, seed)
     for name, logits in told.items():
         loss, accuracy = calibrated_loss_and_accuracy(logits, data.labels["test"])
         outcome |= {name: round(100 * accuracy, 2), f"{name}_loss": round(loss, 4)}
@@ -169,9 +181,7 @@ def refitted(
     start: Start,
     network: nn.Module,
     trainable: nn.Sequential,
-    before: State,
-    after: State,
-    share: float,
+    ways: tuple[State, State, float, Blend | None],
     softer: float,
     settings: FineTuning,
     num_views: int,
@@ -179,9 +189,10 @@ def refitted(
 ) -> Floats:
     """Train on with validation photos as well, as `train` does, and return the logits of the photos held out."""
     data, labels = start.data, start.data.labels[LEARNING]
+    before, after, share, blend = ways
     if share < 1:
         load_state(trainable, before)
-        set_classifier(network, probe_of(data, (softer,), LEARNING)[0])
+        set_head(network, probe_of(data, (softer,), LEARNING)[0])
         before = trained_state(trainable)
     load_state(trainable, after)
     rows, weights = data.training_rows(LEARNING, start.boundary, num_views), np.ones(len(data.class_names), np.float32)
@@ -189,6 +200,8 @@ def refitted(
         checkpoint = Path(folder) / "checkpoint.safetensors"
         end, _ = fine_tune(trainable, rows, labels, None, labels[:0], weights, settings, seed + 1, checkpoint)
     load_state(trainable, interpolated(before, end, share))
+    if blend is not None:
+        blend_again(trainable, blend, data, start.boundary, LEARNING, weights)
     return suffix_logits(trainable, data.activations("test", start.boundary))
 
 

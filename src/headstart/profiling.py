@@ -25,8 +25,8 @@ from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder
 from headstart.stopwatch import Stopwatch
 from headstart.training.data import LEARNING, TrainingData
+from headstart.training.keeping import Kept
 from headstart.training.refitting import refit_epochs
-from headstart.training.stages import Kept
 
 FLOORS = {
     "starting": "none: Python reads PyTorch and the other libraries",

@@ -44,6 +44,8 @@ from headstart.training.data import TrainingData, photos_of
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
+from headstart.training.heads import set_head
+from headstart.training.keeping import Kept, keep
 from headstart.training.plan import (
     EMBEDDING_SHARE,
     count_in_time,
@@ -54,13 +56,10 @@ from headstart.training.plan import (
 )
 from headstart.training.refitting import refit
 from headstart.training.stages import (
-    Kept,
     choose_class_weights,
     embed_for_head,
     embed_step,
     fit_head,
-    keep,
-    set_classifier,
     tell_speed,
     tune_suffix,
 )
@@ -166,7 +165,7 @@ def train(
                 embed_for_head(data, recipe, console)
             with watch.timing("probing"):
                 head, kept, stages = fit_head(data, recipe, class_weights, history, console)
-                set_classifier(network, head)
+                set_head(network, head)
         for number, step in enumerate(plan.steps):
             seen = data.at(step.image_size)
             with watch.timing("embedding"), first_process_first():
@@ -177,7 +176,7 @@ def train(
                     network, seen, recipe, step, kept, limit, class_weights, folder.checkpoints, history, console
                 )
                 deeper = number + 1 < len(plan.steps)
-                kept, hopeful = keep(tuned, kept, seen, recipe, console, deeper)
+                kept, hopeful = keep(tuned, kept, seen, recipe, class_weights, console, deeper)
             stages |= tuned.stages
             if not hopeful:
                 break

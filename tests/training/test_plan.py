@@ -19,7 +19,7 @@ RECIPE = Recipe.make(photos="x")
 
 
 def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
-    return Costs(photos, photos // 5, photos // 5, 500, 2000, 1e7, free_bytes, True, 16)
+    return Costs(photos, photos // 5, photos // 5, 500, 2000, 1e7, free_bytes, True, 16, 10, True)
 
 
 def needed(steps: list[Step], of: Costs) -> float:
@@ -64,17 +64,17 @@ def test_where_nothing_else_fits_the_refit_is_shorter():
 
 def test_views_that_are_there_cost_the_probe_nothing():
     evaluations = module.SEARCH_EVALUATIONS + module.FIT_EVALUATIONS
-    once = costs().probe_seconds(1, 10, 5000)
+    once = costs().probe_seconds(1, 5000)
     assert once == pytest.approx(module.PROBE_SECONDS + evaluations * 12_000 / 1e7)
-    assert costs().probe_seconds(3, 10, 5000) - once == pytest.approx(2 * 1200 / 500 + 2 * evaluations * 12_000 / 1e7)
+    assert costs().probe_seconds(3, 5000) - once == pytest.approx(2 * 1200 / 500 + 2 * evaluations * 12_000 / 1e7)
 
 
 def test_a_search_on_many_rows_takes_a_share_of_the_time():
-    assert costs().searched_rows(10, math.inf) == module.MOST_SEARCHED
-    assert costs().searched_rows(1000, 1) == module.FEWEST_SEARCHED
-    rows = costs().searched_rows(100, 240)
+    assert costs().searched_rows(math.inf) == module.MOST_SEARCHED
+    assert replace(costs(), num_classes=1000).searched_rows(1) == module.FEWEST_SEARCHED
+    rows = replace(costs(), num_classes=100).searched_rows(240)
     assert module.SEARCH_EVALUATIONS * rows * 100 / 1e7 == pytest.approx(module.SEARCH_SHARE * 240, rel=1e-3)
-    of_a_part = costs(100_000).probe_seconds(1, 10, 6000) - costs(100_000).probe_seconds(1, 10, 5000)
+    of_a_part = costs(100_000).probe_seconds(1, 6000) - costs(100_000).probe_seconds(1, 5000)
     assert of_a_part == pytest.approx(module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7)
 
 

@@ -30,8 +30,9 @@ from headstart.evaluation.rejection import (
 from headstart.photos.drawing import Photo
 from headstart.training.data import TrainingData, pooled_features
 from headstart.training.hardware import first_process_first
+from headstart.training.heads import head_of
+from headstart.training.keeping import Kept
 from headstart.training.probe import Floats, LinearHead
-from headstart.training.stages import Kept
 
 # Training photos of each class that its direction is the mean of; fewer where each is computed from its pixels.
 _OF_A_CLASS, _OF_A_CLASS_FROM_PIXELS = 100, 20
@@ -67,11 +68,9 @@ def logits_and_distances(
     network: nn.Module, directions: Floats, kept: Kept, data: TrainingData, split: str, console: Console
 ) -> tuple[Floats, Floats]:
     """Return (n, num_classes) logits of a split's photos, and their (n,) distances to the nearest class."""
-    classifier = network.get_submodule("classifier")
-    weight, bias = (classifier.get_parameter(name).detach().cpu().numpy() for name in ("weight", "bias"))
-    logits, distances = [], []
+    head, logits, distances = head_of(network), [], []
     for features in embedded_features(network, kept, data, data.photos[split], console, split):
-        logits.append(features @ weight.T + bias)
+        logits.append(features @ head.weight.T + head.bias)
         distances.append(distances_to(directions, features))
     return np.concatenate(logits), np.concatenate(distances)
 

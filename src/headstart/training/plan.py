@@ -26,6 +26,8 @@ from headstart.photos.split import SPLITS
 from headstart.recipe import Part, Plan, Recipe, Step
 from headstart.training.data import TrainingData
 from headstart.training.finetuning import training_speed
+from headstart.training.heads import HELD_ROWS
+from headstart.training.keeping import blends
 from headstart.training.refitting import refit_epochs
 from headstart.training.stages import fine_tuning, part_text
 
@@ -100,8 +102,8 @@ class Rung:
 class Costs:
     """What a plan is made from: numbers of photos, photos/s of embedding and decoding, and room on the disk.
 
-    `logits_per_second` is how many logits L-BFGS evaluates for the probe, gradients included; `batch_size` is that of
-    fine-tuning.
+    `logits_per_second` is how many logits L-BFGS evaluates for a head, gradients included; `batch_size` is that of
+    fine-tuning. `blends` is whether a head is fitted anew after each step.
     """
 
     train_photos: int
@@ -113,6 +115,8 @@ class Costs:
     free_bytes: int
     refit: bool
     batch_size: int
+    num_classes: int
+    blends: bool
 
     def step(self, rung: Rung, epochs: int, num_views: int, short_refit: bool = False) -> Step:
         """Return a step with the seconds that its training should take."""
@@ -137,24 +141,29 @@ class Costs:
         if rung.boundary == 0:
             reading = (self.train_photos * step.epochs) / self.decoded_per_second
         testing = self.test_photos * (1 / rung.embedded_per_second + 1 / (3 * rung.photos_per_second))
-        return step.seconds + reading + testing
+        return step.seconds + reading + testing + self.blending_seconds(rung, SEARCH_EVALUATIONS)
+
+    def blending_seconds(self, rung: Rung, evaluations: int) -> float:
+        """Return what a head fitted anew takes: a forward pass of the photos that it is fitted on, and the fit."""
+        rows = min(HELD_ROWS, self.train_photos) if self.blends else 0
+        return rows / (3 * rung.photos_per_second) + evaluations * rows * self.num_classes / self.logits_per_second
 
     def probe_views(self, seconds_left: float) -> int:
         """Return how many views the probe is fitted on: as many as pay, where there is time to embed them."""
         seconds = (PROBE_VIEWS - 1) * (self.train_photos + self.validation_photos) / self.embedded_per_second
         return PROBE_VIEWS if seconds < PROBE_SHARE * seconds_left else 1
 
-    def searched_rows(self, num_classes: int, seconds_left: float) -> int:
+    def searched_rows(self, seconds_left: float) -> int:
         """Return how many rows at most the probe's regularisation is searched on."""
-        rows = SEARCH_SHARE * seconds_left * self.logits_per_second / (SEARCH_EVALUATIONS * num_classes)
+        rows = SEARCH_SHARE * seconds_left * self.logits_per_second / (SEARCH_EVALUATIONS * self.num_classes)
         return int(min(MOST_SEARCHED, max(FEWEST_SEARCHED, rows)))
 
-    def probe_seconds(self, num_views: int, num_classes: int, searched_rows: int) -> float:
+    def probe_seconds(self, num_views: int, searched_rows: int) -> float:
         """Return what the probe takes: views not embedded yet, the search, the fit on all rows, and judging it."""
         photos = self.train_photos + self.validation_photos
         evaluated = SEARCH_EVALUATIONS * min(searched_rows, num_views * photos)
         evaluated += FIT_EVALUATIONS * num_views * photos
-        fitting = PROBE_SECONDS + evaluated * num_classes / self.logits_per_second
+        fitting = PROBE_SECONDS + evaluated * self.num_classes / self.logits_per_second
         return (num_views - 1) * photos / self.embedded_per_second + fitting
 
     def views(self, rung: Rung, epochs: int) -> int:
@@ -184,7 +193,7 @@ def plan_run(
     """
     started = time.perf_counter() - elapsed
     seconds_left = recipe.budget_seconds - elapsed
-    closing, num_classes = closing_seconds(recipe, data, checks), len(data.class_names)
+    closing = closing_seconds(recipe, data, checks)
     plan = Plan(
         image_size=data.image_size,
         probe_views=recipe.probe_views or 1,
@@ -200,11 +209,11 @@ def plan_run(
         )
         return plan
     costs = _measured(recipe, network, data)
-    searched_rows = costs.searched_rows(num_classes, seconds_left)
+    searched_rows = costs.searched_rows(seconds_left)
     probe_views = recipe.probe_views or costs.probe_views(seconds_left)
     spoken_for = closing
     if not recipe.from_scratch:
-        spoken_for += costs.probe_seconds(probe_views, num_classes, searched_rows)
+        spoken_for += costs.probe_seconds(probe_views, searched_rows)
     rungs: list[Rung] = []
     steps: list[Step] = []
     ladders: list[list[Rung]] = []
@@ -218,7 +227,7 @@ def plan_run(
             break  # deeper ones cost more still
     if not steps and recipe.probe_views is None and not recipe.from_scratch:
         # Time that no step can use is enough for the probe's views.
-        in_all = costs.probe_seconds(PROBE_VIEWS, num_classes, searched_rows) + closing
+        in_all = costs.probe_seconds(PROBE_VIEWS, searched_rows) + closing
         if in_all < recipe.budget_seconds - (time.perf_counter() - started):
             probe_views, spoken_for = PROBE_VIEWS, in_all
     seconds = time.perf_counter() - started + spoken_for + _needed(steps, ladders, costs)
@@ -238,7 +247,9 @@ def closing_seconds(recipe: Recipe, data: TrainingData, checks: bool) -> float:
 
 def _needed(steps: Sequence[Step], ladders: Sequence[Sequence[Rung]], costs: Costs) -> float:
     """Return what steps take in all, with the refit of the last one."""
-    refit = refit_seconds(steps[-1]) if steps and costs.refit else 0.0
+    refit = 0.0
+    if steps and costs.refit:
+        refit = refit_seconds(steps[-1]) + costs.blending_seconds(_rung_of(steps[-1], ladders), FIT_EVALUATIONS)
     return sum(costs.seconds(step, _rung_of(step, ladders)) for step in steps) + refit
 
 
@@ -264,6 +275,8 @@ def _measured(recipe: Recipe, network: nn.Module, data: TrainingData) -> Costs:
         free_bytes=shutil.disk_usage(data.embedder.cache).free,
         refit=recipe.refits,
         batch_size=recipe.batch_size or (BATCH_OF_FEW if len(photos) <= FEW_PHOTOS else BATCH_OF_MANY),
+        num_classes=len(data.class_names),
+        blends=blends(recipe),
     )
 
 

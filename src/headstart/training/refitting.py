@@ -14,8 +14,10 @@ from headstart.console import Console
 from headstart.recipe import Recipe, Step
 from headstart.training.data import LEARNING, TrainingData
 from headstart.training.finetuning import fine_tune
+from headstart.training.heads import blend_again, set_head
+from headstart.training.keeping import Kept, Tuned
 from headstart.training.probe import Floats, LinearHead, fit_probe
-from headstart.training.stages import Kept, Tuned, fine_tuning, head_views, set_classifier, softer_probe
+from headstart.training.stages import fine_tuning, head_views, softer_probe
 from headstart.training.state import interpolated, load_state, trained_state
 
 # How long, and with what share of the learning rates, the chosen weights train on validation photos as well
@@ -44,9 +46,12 @@ def refit(
     head, path = fit_probe(rows, labels, rows, labels, weights, (stages["probe"]["regularisation"],))
     stages["probe"]["refit_operations"] = path[0].operations
     if kept.tuned is None:
-        set_classifier(network, head)
+        set_head(network, head)
     else:
-        _train_on(network, kept.tuned, kept.share, data.at(kept.image_size), recipe, weights, checkpoints)
+        seen = data.at(kept.image_size)
+        _train_on(network, kept.tuned, kept.share, seen, recipe, weights, checkpoints)
+        if kept.blend is not None:
+            blend_again(kept.tuned.suffix, kept.blend, seen, kept.boundary, LEARNING, weights)
     seconds = time.perf_counter() - started
     console.say(f"Refitted    on all {len(data.labels[LEARNING]):,} training and validation photos, in {seconds:.1f} s")
     return head
@@ -77,7 +82,7 @@ def _train_on(
     if tuned.regularisation is not None and share < 1:
         load_state(tuned.suffix, start)
         head = softer_probe(network, tuned.step, data, recipe, weights, tuned.regularisation, LEARNING)
-        set_classifier(network, head)
+        set_head(network, head)
         start = trained_state(tuned.suffix, recipe.train_batch_norm)
     load_state(tuned.suffix, tuned.end)
     end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
 from headstart.console import Console
@@ -25,6 +22,8 @@ from headstart.training.data import LEARNING, TrainingData, pooled_features
 from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import fine_tune, suffix_logits
 from headstart.training.hardware import hardware
+from headstart.training.heads import HELD_ROWS, set_head
+from headstart.training.keeping import Kept, Tuned
 from headstart.training.optimisation import FineTuning
 from headstart.training.probe import (
     Features,
@@ -37,15 +36,14 @@ from headstart.training.probe import (
     loss_and_accuracy,
 )
 from headstart.training.progress import Epoch, epochs_left
-from headstart.training.state import State, interpolated, load_state, trained_state
+from headstart.training.state import load_state, trained_state
 
 # The largest class may have this many times the photos of the smallest before classes are weighted.
 BALANCED_UP_TO = 3.0
-INTERPOLATION_SHARES = (0.25, 0.5, 0.75)
 EXAMPLE_VIEWS = 4
-# Rows of features, in memory, that the probe which training starts from is fitted on, and its regularisation: a
-# multiple of what validation chose, and no less than a number (docs/experiments.md).
-_HELD_ROWS, START_MULTIPLE, LEAST_AT_START = 10_000, 10.0, 1.0
+# Regularisation of the probe that training starts from: a multiple of what validation chose, and no less than a number
+# (docs/experiments.md).
+START_MULTIPLE, LEAST_AT_START = 10.0, 1.0
 
 
 def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -> Floats:
@@ -58,43 +56,6 @@ def choose_class_weights(data: TrainingData, recipe: Recipe, console: Console) -
         console.say(f"Weights     rare classes weigh more in the loss ({why})")
         return class_weights(labels, num_classes)
     return np.ones(num_classes, np.float32)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is best on validation photos so far, and in the network now: a stage's weights, or what lies on the way.
-
-    `image_size` is that of the photos that it sees, `loss` its log loss on validation photos at the best temperature,
-    `losses` that of each of them, `share` how far it is from the weights that training started from to those that it
-    ended with, `tuned` the fine-tuning that it comes from, None of a head alone, and `regularisation` that of the
-    probe.
-    """
-
-    stage: str
-    boundary: int
-    image_size: int
-    loss: float
-    validation_accuracy: float
-    share: float = 0.0
-    points_over_probe: float = 0.0
-    tuned: Tuned | None = None
-    regularisation: float | None = None
-    losses: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
-
-    @property
-    def step(self) -> Step | None:
-        """The step of fine-tuning; None of a head alone."""
-        return self.tuned.step if self.tuned else None
-
-    def told(self) -> dict[str, Any]:
-        """Return what the metrics say of it."""
-        told = ("stage", "image_size", "validation_accuracy", "share", "points_over_probe")
-        return {name: getattr(self, name) for name in told}
-
-    @classmethod
-    def untrained(cls, data: TrainingData) -> Kept:
-        """Return what random weights are: worse than anything."""
-        return cls("random weights", 0, data.image_size, math.inf, 0.0)
 
 
 def head_views(recipe: Recipe) -> int:
@@ -191,35 +152,6 @@ def _stage_text(stage: dict[str, Any]) -> str:
     return f"{100 * stage['validation']['accuracy']:.1f}%, log loss {stage['validation']['log_loss']:.3f}"
 
 
-def set_classifier(network: nn.Module, head: LinearHead) -> None:
-    """Put a linear head into a network as its classifier."""
-    classifier = network.get_submodule("classifier")
-    with torch.no_grad():
-        classifier.get_parameter("weight").copy_(torch.from_numpy(head.weight))
-        classifier.get_parameter("bias").copy_(torch.from_numpy(head.bias))
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A fine-tuned suffix: its step, its states, and what it measured.
-
-    `before` is what was kept so far, `start` where training started, `end` where it ended; `logits` are those of the
-    validation photos at the end. `regularisation` is that chosen for the probe, where training started from a softer
-    one, and None where it started from tuned weights or random ones.
-    """
-
-    suffix: nn.Module
-    step: Step
-    boundary: int
-    before: State
-    start: State
-    end: State
-    logits: Floats
-    stage: str
-    stages: dict[str, Any]
-    regularisation: float | None = None
-
-
 def tune_suffix(
     network: nn.Module,
     data: TrainingData,
@@ -237,7 +169,10 @@ def tune_suffix(
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
     start = before = trained_state(trainable, recipe.train_batch_norm)
     if kept.regularisation is not None:
-        set_classifier(network, softer_probe(network, step, data, recipe, weights, kept.regularisation))
+        set_head(network, softer_probe(network, step, data, recipe, weights, kept.regularisation))
+    elif kept.blend is not None:
+        set_head(network, kept.blend.trained)
+    if kept.regularisation is not None or kept.blend is not None:
         start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
@@ -306,9 +241,9 @@ def softer_probe(
     """
     features: Features
     if step.image_size is None:
-        features, labels = data.some_features(head_views(recipe), _HELD_ROWS, split)
+        features, labels = data.some_features(head_views(recipe), HELD_ROWS, split)
     else:  # from stored activations or pixels, as they are there already
-        some = data.some_rows(_HELD_ROWS, split=split)
+        some = data.some_rows(HELD_ROWS, split=split)
         photos, boundary = [data.photos[split][row] for row in some], boundary_of(network, step.unfreeze)
         features, labels = HeldRows(pooled_features(network, boundary, data, photos)), data.labels[split][some]
     strengths = (max(START_MULTIPLE * chosen, LEAST_AT_START),)
@@ -341,60 +276,3 @@ def step_name(part: Part) -> str:
     if isinstance(part, int):
         return "last block" if part == 1 else f"last {part} blocks"
     return part
-
-
-def keep(
-    tuned: Tuned, before: Kept, data: TrainingData, recipe: Recipe, console: Console, more: bool = False
-) -> tuple[Kept, bool]:
-    """Keep the best on validation of what was kept before, the tuned weights and what lies between; else the last.
-
-    The one with the least log loss at its best temperature wins: on few photos that is a steadier judge than accuracy
-    (docs/experiments.md). What is kept is in the network then.
-
-    Args:
-        tuned: the fine-tuned suffix.
-        before: what was kept until now.
-        data: at the size that the step saw photos at.
-        recipe: whether the last is always kept.
-        console: where is told what is kept.
-        more: whether a deeper step is planned.
-
-    Returns:
-        What is kept, and whether the deeper step is worth trying: not where this one, as it ended, was clearly worse.
-    """
-    rows, labels = data.activations("validation", tuned.boundary), data.labels["validation"]
-    always = recipe.keep == "last" or recipe.from_scratch
-    shares = (1.0,) if always else (*INTERPOLATION_SHARES, 1.0)
-    measured, found = {}, {}
-    for share in shares:
-        logits = tuned.logits
-        if share < 1:
-            load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-            logits = suffix_logits(tuned.suffix, rows)
-        found[share], measured[share] = logits, calibrated_loss_and_accuracy(logits, labels)
-    share = min(measured, key=lambda candidate: measured[candidate][0])
-    (loss, accuracy), photos = measured[share], counted(len(labels), "photo")
-    if loss >= before.loss and not always:
-        load_state(tuned.suffix, tuned.before)
-        hopeful = not clearly_more(calibrated_losses(tuned.logits, labels), before.losses)
-        console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
-        if more:
-            next_step = (
-                "that may be chance: a deeper step is tried" if hopeful else "it is clearly worse: no deeper step"
-            )
-            console.say(f"            {next_step}")
-        return before, hopeful
-    load_state(tuned.suffix, interpolated(tuned.start, tuned.end, share))
-    which = tuned.stage if share == 1 else f"{tuned.stage} ({share:.0%} of the way)"
-    gain = 100 * (accuracy - before.validation_accuracy)
-    gained = "" if recipe.from_scratch else f", {gain:+.1f} points"
-    console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
-    points = before.points_over_probe + gain
-    kept = Kept(tuned.stage, tuned.boundary, data.image_size, loss, accuracy, share, points, tuned)
-    return replace(kept, losses=calibrated_losses(found[share], labels)), True
-
-
-def clearly_more(losses: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> bool:
-    """Say whether the mean of losses is greater than that of others on the same photos, by two standard errors."""
-    apart = losses - others
-    return float(apart.mean()) > 2 * float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else False
