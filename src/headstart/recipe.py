@@ -78,8 +78,9 @@ Part = int | str
 class Step(BaseModel):
     """One step of fine-tuning: which part trains, in how many epochs, on how many stored views, in which batches.
 
-    `image_size` is that of the photos in pixels, where it is not the plan's; `seconds` are forecast for its training;
-    `refit_epochs` is how long it is refitted for, half as long unless told.
+    `image_size` is that of the photos in pixels, where it is not the plan's; `seconds` are forecast for its training,
+    `head_seconds` for fitting a head on what it has tuned; `refit_epochs` is how long it is refitted for, half as long
+    unless told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,7 @@ class Step(BaseModel):
     batch_size: int = Field(default=16, ge=1, le=4096)
     image_size: int | None = Field(None, ge=32, le=1024)
     seconds: float = Field(ge=0)
+    head_seconds: float = Field(0.0, ge=0)
     refit_epochs: int | None = Field(None, ge=1)
 
 

@@ -195,6 +195,24 @@ def test_steps_share_the_time_that_is_left():
     assert time_limit(plan, 1, recipe, elapsed=200.0) == 1
     assert time_limit(plan, 0, recipe.changed(budget="none"), elapsed=56.0) is None
     assert time_limit(plan, 0, recipe.changed(epochs=3), elapsed=56.0) is None
+    # What fitting heads takes is not to be shared: one after each step, and after the refit of the last.
+    heads = tuple(step.model_copy(update={"head_seconds": 2.0}) for step in steps)
+    timed = plan.model_copy(update={"steps": heads})
+    assert time_limit(timed, 0, recipe, elapsed=52.0) == pytest.approx(10)
+    refitted = Recipe.make(photos="x", budget="100s")
+    assert time_limit(timed, 1, refitted, elapsed=50.0) == pytest.approx(42 * 30 / (30 + 1.2 * 30))
+
+
+def test_a_head_fitted_anew_costs_a_forward_pass_and_a_search():
+    step = costs().step(RUNGS[0], 3, 2)
+    expected = 1000 / (3 * 150) + module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7
+    assert step.head_seconds == pytest.approx(expected, abs=0.05)
+    without = replace(costs(), blends=False)
+    bare = without.step(RUNGS[0], 3, 2)
+    assert bare.head_seconds == 0
+    assert costs().seconds(step, RUNGS[0]) - without.seconds(bare, RUNGS[0]) == pytest.approx(step.head_seconds)
+    many = costs(100_000).step(RUNGS[0], 3, 2)  # of which 10,000 are used
+    assert many.head_seconds == pytest.approx(10 * step.head_seconds, rel=0.02)
 
 
 def test_very_many_photos_are_embedded_smaller():

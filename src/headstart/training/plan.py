@@ -131,22 +131,24 @@ class Costs:
             batch_size=self.batch_size,
             image_size=rung.image_size,
             seconds=round(seconds, 1),
+            head_seconds=round(self._head_seconds(rung), 1),
             refit_epochs=refit,
         )
 
+    def _head_seconds(self, rung: Rung) -> float:
+        """Return what fitting a head on tuned features takes: a forward pass of its photos, and the search."""
+        rows = min(HELD_ROWS, self.train_photos) if self.blends else 0
+        evaluated = SEARCH_EVALUATIONS * rows * self.num_classes
+        return rows / (3 * rung.photos_per_second) + evaluated / self.logits_per_second
+
     def seconds(self, step: Step, rung: Rung) -> float:
-        """Return what a step takes in all: its views, its epochs, and the test photos at its depth."""
+        """Return what a step takes in all: its views, its epochs, its head, and the test photos at its depth."""
         viewed = self.train_photos + (self.validation_photos if self.refit else 0)
         reading = (viewed * step.num_views + self.validation_photos) / rung.embedded_per_second
         if rung.boundary == 0:
             reading = (self.train_photos * step.epochs) / self.decoded_per_second
         testing = self.test_photos * (1 / rung.embedded_per_second + 1 / (3 * rung.photos_per_second))
-        return step.seconds + reading + testing + self.blending_seconds(rung, SEARCH_EVALUATIONS)
-
-    def blending_seconds(self, rung: Rung, evaluations: int) -> float:
-        """Return what a head fitted anew takes: a forward pass of the photos that it is fitted on, and the fit."""
-        rows = min(HELD_ROWS, self.train_photos) if self.blends else 0
-        return rows / (3 * rung.photos_per_second) + evaluations * rows * self.num_classes / self.logits_per_second
+        return step.seconds + step.head_seconds + reading + testing
 
     def probe_views(self, seconds_left: float) -> int:
         """Return how many views the probe is fitted on: as many as pay, where there is time to embed them."""
@@ -247,9 +249,7 @@ def closing_seconds(recipe: Recipe, data: TrainingData, checks: bool) -> float:
 
 def _needed(steps: Sequence[Step], ladders: Sequence[Sequence[Rung]], costs: Costs) -> float:
     """Return what steps take in all, with the refit of the last one."""
-    refit = 0.0
-    if steps and costs.refit:
-        refit = refit_seconds(steps[-1]) + costs.blending_seconds(_rung_of(steps[-1], ladders), FIT_EVALUATIONS)
+    refit = refit_seconds(steps[-1]) + steps[-1].head_seconds if steps and costs.refit else 0.0
     return sum(costs.seconds(step, _rung_of(step, ladders)) for step in steps) + refit
 
 
@@ -259,7 +259,7 @@ def _rung_of(step: Step, ladders: Sequence[Sequence[Rung]]) -> Rung:
 
 
 def refit_seconds(step: Step) -> float:
-    """Return what refitting a step should take."""
+    """Return what the epochs of refitting a step should take."""
     return REFIT_PHOTOS * step.seconds * refit_epochs(step) / step.epochs
 
 
@@ -454,7 +454,9 @@ def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float
     if recipe.budget == "none" or recipe.epochs is not None:
         return None
     ahead = sum(step.seconds for step in plan.steps[number:])
+    heads = sum(step.head_seconds for step in plan.steps[number:])
     if recipe.refits:
         ahead += refit_seconds(plan.steps[-1])
-    left = recipe.budget_seconds - elapsed - plan.closing_seconds
+        heads += plan.steps[-1].head_seconds
+    left = recipe.budget_seconds - elapsed - plan.closing_seconds - heads
     return max(1.0, left * plan.steps[number].seconds / ahead)
