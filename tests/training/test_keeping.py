@@ -125,14 +125,13 @@ def test_a_refit_starts_at_the_end_and_goes_as_far_as_was_kept(monkeypatch, tmp_
         seen.append((suffix[0].weight.tolist(), others[2], validation))
         return {"0.weight": torch.tensor([[3.0, 0.0], [0.0, 5.0]]), "0.bias": torch.zeros(2)}, []
 
-    def fitted(network, step, data, recipe, weights, chosen, split):
+    def fitted(suffix, boundary, step, data, recipe, weights, chosen, split):
         probes.append((chosen, split))
         return LinearHead(np.array([[2, 0], [0, 2]], np.float32), np.zeros(2, np.float32))
 
     monkeypatch.setattr(refitting, "fine_tune", trained)
     monkeypatch.setattr(refitting, "softer_probe", fitted)
-    network = nn.ModuleDict({"classifier": tuned.suffix[0]})
-    refitting._train_on(network, tuned, share, DATA, RECIPE, WEIGHTS, tmp_path)
+    refitting._train_on(tuned, share, DATA, RECIPE, WEIGHTS, tmp_path)
     ((start, settings, validation),) = seen
     assert start == torch.tensor(MIXED).tolist() and validation is None
     assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 8, RECIPE.learning_rate / 4)

@@ -16,7 +16,7 @@ def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(monkeypat
     tried = []
     monkeypatch.setattr(module, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
     seen = SimpleNamespace(some_features=lambda views, rows, split: (np.zeros((2, 3)), np.arange(2)))
-    module.softer_probe(None, STEP, seen, RECIPE, np.ones(2, np.float32), chosen)
+    module.softer_probe(None, 3, STEP, seen, RECIPE, np.ones(2, np.float32), chosen)
     assert tried == [(pytest.approx(start),)]
 
 

@@ -78,7 +78,7 @@ def choose_blend(
     Returns:
         The blend, the blended head, and its (n, num_classes) logits of the validation photos.
     """
-    features, labels = _features(suffix, data, boundary, "train")
+    features, labels = suffix_features(suffix, data, boundary, "train")
     validation = _features_of(suffix, data.activations("validation", boundary))
     fitted, path = same_for_all(fit_probe(features, labels, validation, data.labels["validation"], weights))
     blend = Blend(
@@ -95,12 +95,12 @@ def blend_again(
     suffix: nn.Sequential, blend: Blend, data: TrainingData, boundary: int, split: str, weights: Floats
 ) -> None:
     """Blend the head of a suffix with one fitted on a split's photos, by what was chosen on validation photos."""
-    features, labels = _features(suffix, data, boundary, split)
+    features, labels = suffix_features(suffix, data, boundary, split)
     fitted, _ = same_for_all(fit_probe(features, labels, features, labels, weights, (blend.regularisation,)))
     set_head(suffix, blend.of(head_of(suffix), fitted))
 
 
-def _features(suffix: nn.Sequential, data: TrainingData, boundary: int, split: str) -> tuple[HeldRows, Labels]:
+def suffix_features(suffix: nn.Sequential, data: TrainingData, boundary: int, split: str) -> tuple[HeldRows, Labels]:
     """Return the features of a split's photos, or of an equal share of each class, and their labels."""
     chosen = data.some_rows(HELD_ROWS, split=split)
     photos = [data.photos[split][row] for row in chosen]

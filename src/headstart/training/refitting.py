@@ -49,7 +49,7 @@ def refit(
         set_head(network, head)
     else:
         seen = data.at(kept.image_size)
-        _train_on(network, kept.tuned, kept.share, seen, recipe, weights, checkpoints)
+        _train_on(kept.tuned, kept.share, seen, recipe, weights, checkpoints)
         if kept.blend is not None:
             blend_again(kept.tuned.suffix, kept.blend, seen, kept.boundary, LEARNING, weights)
     seconds = time.perf_counter() - started
@@ -58,7 +58,6 @@ def refit(
 
 
 def _train_on(
-    network: nn.Module,
     tuned: Tuned,
     share: float,
     data: TrainingData,
@@ -81,8 +80,9 @@ def _train_on(
     start = tuned.start
     if tuned.regularisation is not None and share < 1:
         load_state(tuned.suffix, start)
-        head = softer_probe(network, tuned.step, data, recipe, weights, tuned.regularisation, LEARNING)
-        set_head(network, head)
+        chosen = tuned.regularisation
+        head = softer_probe(tuned.suffix, tuned.boundary, tuned.step, data, recipe, weights, chosen, LEARNING)
+        set_head(tuned.suffix, head)
         start = trained_state(tuned.suffix, recipe.train_batch_norm)
     load_state(tuned.suffix, tuned.end)
     end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)

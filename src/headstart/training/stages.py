@@ -18,17 +18,16 @@ from headstart.evaluation.metrics import wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.recipe import Part, Recipe, Step
 from headstart.tracking import History
-from headstart.training.data import LEARNING, TrainingData, pooled_features
+from headstart.training.data import LEARNING, TrainingData
 from headstart.training.example_head import ExampleHead, fit_example_head
 from headstart.training.finetuning import fine_tune, suffix_logits
 from headstart.training.hardware import hardware
-from headstart.training.heads import HELD_ROWS, set_head
+from headstart.training.heads import HELD_ROWS, set_head, suffix_features
 from headstart.training.keeping import Kept, Tuned
 from headstart.training.optimisation import FineTuning
 from headstart.training.probe import (
     Features,
     Floats,
-    HeldRows,
     Labels,
     LinearHead,
     class_weights,
@@ -167,13 +166,12 @@ def tune_suffix(
     """Train a part of the network, from the best weights so far or from random ones, within a time limit."""
     boundary = boundary_of(network, step.unfreeze)
     trainable = suffix(network, boundary, data.embedder.preprocessing, recipe.dropout_rate)
-    start = before = trained_state(trainable, recipe.train_batch_norm)
+    before = trained_state(trainable, recipe.train_batch_norm)
     if kept.regularisation is not None:
-        set_head(network, softer_probe(network, step, data, recipe, weights, kept.regularisation))
+        set_head(trainable, softer_probe(trainable, boundary, step, data, recipe, weights, kept.regularisation))
     elif kept.blend is not None:
-        set_head(network, kept.blend.trained)
-    if kept.regularisation is not None or kept.blend is not None:
-        start = trained_state(trainable, recipe.train_batch_norm)
+        set_head(trainable, kept.blend.trained)
+    start = trained_state(trainable, recipe.train_batch_norm)
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
     total = sum(parameter.numel() for parameter in network.parameters())
@@ -226,7 +224,8 @@ def tune_suffix(
 
 
 def softer_probe(
-    network: nn.Module,
+    trainable: nn.Sequential,
+    boundary: int,
     step: Step,
     data: TrainingData,
     recipe: Recipe,
@@ -243,9 +242,7 @@ def softer_probe(
     if step.image_size is None:
         features, labels = data.some_features(head_views(recipe), HELD_ROWS, split)
     else:  # from stored activations or pixels, as they are there already
-        some = data.some_rows(HELD_ROWS, split=split)
-        photos, boundary = [data.photos[split][row] for row in some], boundary_of(network, step.unfreeze)
-        features, labels = HeldRows(pooled_features(network, boundary, data, photos)), data.labels[split][some]
+        features, labels = suffix_features(trainable, data, boundary, split)
     strengths = (max(START_MULTIPLE * chosen, LEAST_AT_START),)
     head, _ = fit_probe(features, labels, features, labels, weights, strengths)
     return head
