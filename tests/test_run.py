@@ -282,12 +282,12 @@ def test_a_check_that_takes_too_much_of_the_budget_is_left_out_and_stays_so(phot
 
 @pytest.mark.parametrize("refit", [True, False])
 def test_of_many_photos_a_part_is_searched_and_all_are_fitted(photos, tmp_path, capsys, monkeypatch, refit):
-    from headstart.training import plan, refitting, stages
+    from headstart.training import costs, refitting, stages
 
     choices = {"image_size": 64, "unfreeze": 0, "probe_views": 1, "refit": refit, "quiet": False}
     whole = headstart.train(photos, tmp_path / "whole", **choices)
     assert " rows)" not in capsys.readouterr().out
-    monkeypatch.setattr(plan, "MOST_SEARCHED", 12)
+    monkeypatch.setattr(costs, "MOST_SEARCHED", 12)
     seen, fit_probe = [], stages.fit_probe
 
     def fitted(*given, **named):

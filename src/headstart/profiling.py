@@ -26,7 +26,6 @@ from headstart.run_folder import RunFolder
 from headstart.stopwatch import Stopwatch
 from headstart.training.data import LEARNING, TrainingData
 from headstart.training.keeping import Kept
-from headstart.training.refitting import refit_epochs
 
 FLOORS = {
     "starting": "none: Python reads PyTorch and the other libraries",
@@ -158,12 +157,12 @@ def _floors(
     epochs = [stage["epochs"] for stage in stages.values() if "epochs" in stage]  # of the steps, in their order
     steps = zip(recipe.plan.steps if recipe.plan else (), epochs, strict=False)
     tuned = [
-        (boundary_of(network, step.unfreeze), step.image_size or data.image_size, len(data.photos["train"]), count)
+        (boundary_of(network, step.unfreeze), step.image_size or data.image_size, len(seen.photos["train"]), count)
         for step, count in steps
+        for seen in (data.part(step.one_in),)
     ]
-    refitted = (
-        [(kept.boundary, kept.image_size, len(data.photos[LEARNING]), refit_epochs(kept.step))] if kept.step else []
-    )
+    learning = len(kept.seen_of(data).photos[LEARNING])
+    refitted = [(kept.boundary, kept.image_size, learning, kept.step.refit_epochs)] if kept.step else []
     probe, measured = stages.get("probe", {}), len(data.photos["validation"]) + len(data.photos["test"])
 
     def training(parts: Sequence[Part], probing: int = 0) -> Floor:

@@ -78,9 +78,9 @@ Part = int | str
 class Step(BaseModel):
     """One step of fine-tuning: which part trains, in how many epochs, on how many stored views, in which batches.
 
-    `image_size` is that of the photos in pixels, where it is not the plan's; `seconds` are forecast for its training,
-    `head_seconds` for fitting a head on what it has tuned; `refit_epochs` is how long it is refitted for, half as long
-    unless told.
+    `image_size` is that of the photos in pixels, where it is not the plan's; of the training and validation photos one
+    in `one_in` of each class is seen. `seconds` are forecast for its training, `head_seconds` for fitting a head on
+    what it has tuned; `refit_epochs` is how long it is refitted for, if it is the last: 0 for not at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,9 +90,10 @@ class Step(BaseModel):
     num_views: int = Field(ge=1, le=64)
     batch_size: int = Field(default=16, ge=1, le=4096)
     image_size: int | None = Field(None, ge=32, le=1024)
+    one_in: int = Field(1, ge=1)
     seconds: float = Field(ge=0)
     head_seconds: float = Field(0.0, ge=0)
-    refit_epochs: int | None = Field(None, ge=1)
+    refit_epochs: int = Field(1, ge=0)
 
 
 class Plan(BaseModel):

@@ -40,7 +40,7 @@ from headstart.recipe import Recipe
 from headstart.run_folder import RunFolder, open_run_folder
 from headstart.stopwatch import Stopwatch
 from headstart.tracking import History
-from headstart.training.data import TrainingData, photos_of
+from headstart.training.data import LEARNING, TrainingData, photos_of
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
@@ -167,7 +167,7 @@ def train(
                 head, kept, stages = fit_head(data, recipe, class_weights, history, console)
                 set_head(network, head)
         for number, step in enumerate(plan.steps):
-            seen = data.at(step.image_size)
+            seen = data.at(step.image_size).part(step.one_in)
             with watch.timing("embedding"), first_process_first():
                 embed_step(seen, network, step, recipe, console)
             limit = None if followed else time_limit(plan, number, recipe, watch.elapsed)
@@ -188,7 +188,7 @@ def train(
             with watch.timing("refitting"):
                 head = refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
         with watch.timing("evaluation"):
-            rejection = settle(network, kept, data, judgement, recipe.refits, console)
+            rejection = settle(network, kept, data, judgement, kept.refits(recipe), console)
             measured, predictions = measure_test(network, kept, data, judgement, rejection, head, console)
         write_table(folder.predictions, predictions)
         metrics = measured | {
@@ -204,7 +204,8 @@ def train(
         }
         with watch.timing("writing"):
             preprocessing = data.at(kept.image_size).embedder.preprocessing
-            classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics)
+            learnt = kept.seen_of(data).photos[LEARNING if kept.refits(recipe) else "train"]
+            classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics, len(learnt))
             classifier.save(folder.classifier)
         if checks and not recipe.from_scratch:
             with watch.timing("checking"):
@@ -337,6 +338,7 @@ def _classifier(
     rejection: Rejection,
     recipe: Recipe,
     metrics: dict[str, Any],
+    training_photos: int,
 ) -> Classifier:
     brief = ("photos", "accuracy", "accuracy_interval", "macro_f1", "log_loss")
     # Where the photos and a file of weights lie is the user's own business: a classifier is passed on.
@@ -346,7 +348,7 @@ def _classifier(
         "recipe": {**choices, "weights": Path(recipe.weights).name},
         "kept": metrics["kept"],
         **{split: {name: metrics[split][name] for name in brief} for split in ("validation", "test")},
-        "training_photos": int(catalog.photos["split"].isin(SPLITS[: 1 + recipe.refits]).sum()),
+        "training_photos": training_photos,
     }
     return Classifier(network, catalog.class_names, preprocessing, recipe.backbone, training, recipe.engine, rejection)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from headstart.console import Console
-from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibrated_losses
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.network.backbones import backbone_named, build
 from headstart.recipe import Recipe, Step
 from headstart.training.data import LEARNING
@@ -44,6 +44,7 @@ def data():
         some_rows=lambda most, split: np.arange(COUNTS[split]) if split == LEARNING else np.arange(0, 60, 2),
         embedder=SimpleNamespace(rows=lambda photos, view, boundary: Rows(splits[len(photos)], photos)),
         activations=lambda split, boundary: Rows(split),
+        validation_rows=np.arange(COUNTS["validation"]),
         image_size=64,
     )
 
@@ -130,8 +131,7 @@ def test_the_blend_is_kept_where_it_is_the_best_and_only_of_a_probe():
     step = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1)
     tuned = Tuned(suffix, step, 3, start, start, state, logits, "fine-tuning stage6", {})
     useless, labels = np.zeros((45, 3), np.float32), LABELS["validation"]
-    losses = calibrated_losses(useless, labels)
-    before = Kept("probe", 9, 64, *calibrated_loss_and_accuracy(useless, labels), losses=losses)
+    before = Kept("probe", 9, 64, *calibrated_loss_and_accuracy(useless, labels), logits=useless)
     console, said = Console(quiet=True), []
     console.say = said.append
     kept, hopeful = keep(tuned, before, data(), Recipe.make(photos="x"), WEIGHTS, console)
@@ -139,6 +139,6 @@ def test_the_blend_is_kept_where_it_is_the_best_and_only_of_a_probe():
     assert np.array_equal(kept.blend.trained.weight, state["3.weight"].numpy())
     assert kept.loss < calibrated_loss_and_accuracy(logits, labels)[0]
     found = suffix_logits(suffix, Rows("validation"))
-    np.testing.assert_allclose(kept.losses, calibrated_losses(found, labels), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(kept.logits, found, rtol=1e-3, atol=1e-4)
     plain, _ = keep(tuned, before, data(), Recipe.make(photos="x", head="example"), WEIGHTS, console)
     assert plain.blend is None

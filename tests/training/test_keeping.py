@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from headstart.console import Console
-from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibrated_losses
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.recipe import Recipe, Step
 from headstart.training import refitting
 from headstart.training.data import LEARNING
@@ -20,7 +20,7 @@ RECIPE = Recipe.make(photos="x")
 # With the example's head no other one is fitted: what is kept is that of the step or of the way to it.
 PLAIN = Recipe.make(photos="x", head="example")
 WEIGHTS = np.ones(2, np.float32)
-STEP = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1)
+STEP = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1, refit_epochs=2)
 LABELS = np.array([0, 1] * 20)
 QUIET = Console(quiet=True)
 
@@ -45,6 +45,7 @@ DATA = SimpleNamespace(
     labels={"validation": LABELS, LEARNING: LABELS},
     image_size=64,
     digest="d",
+    validation_rows=np.arange(len(LABELS)),
 )
 
 
@@ -66,8 +67,8 @@ def tuned_from(start, end):
 
 def probe(weight):
     logits = suffix_logits(classifier(weight), _Rows())
-    measured, losses = calibrated_loss_and_accuracy(logits, LABELS), calibrated_losses(logits, LABELS)
-    return Kept("probe", 9, 64, *measured, regularisation=0.1, losses=losses)
+    measured = calibrated_loss_and_accuracy(logits, LABELS)
+    return Kept("probe", 9, 64, *measured, regularisation=0.1, logits=logits)
 
 
 IDENTITY, MIXED = [[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.4], [0.7, 0.3]]
@@ -77,11 +78,35 @@ def test_what_is_better_is_kept():
     useless = [[1.0, 1.0], [0.0, 0.0]]
     before, tuned = probe(useless), tuned_from(useless, IDENTITY)
     kept, hopeful = keep(tuned, before, DATA, PLAIN, WEIGHTS, QUIET)
-    assert hopeful and np.mean(kept.losses) == pytest.approx(kept.loss)
+    assert hopeful and calibrated_loss_and_accuracy(kept.logits, LABELS)[0] == kept.loss
     assert (kept.stage, kept.share, kept.tuned, kept.step) == ("fine-tuning stage6", 1.0, tuned, STEP)
     assert kept.loss < before.loss and kept.validation_accuracy > before.validation_accuracy
     assert kept.points_over_probe == pytest.approx(100 * (kept.validation_accuracy - before.validation_accuracy))
     assert tuned.suffix[0].weight.tolist() == IDENTITY
+
+
+def test_a_step_that_saw_a_part_of_the_photos_is_compared_on_it():
+    part = np.arange(0, len(LABELS), 4)  # of one class alone, of which the probe knows the most
+    seen = _Rows()
+    seen._rows = seen._rows[part]
+    data = SimpleNamespace(
+        activations=lambda split, boundary: seen,
+        labels={"validation": LABELS[part]},
+        image_size=64,
+        validation_rows=part,
+    )
+    always_first = [[1.0, 1.0], [0.0, 0.0]]
+    before, tuned = probe(always_first), tuned_from(always_first, always_first)
+    tuned = dataclasses.replace(tuned, logits=suffix_logits(classifier(IDENTITY), seen))
+    assert before.loss > calibrated_loss_and_accuracy(tuned.logits, LABELS[part])[0]
+    assert keep(tuned, before, data, PLAIN, WEIGHTS, QUIET)[0] is before
+    known = keep(tuned_from(always_first, IDENTITY), probe(MIXED), DATA, PLAIN, WEIGHTS, QUIET)[0]
+    assert not np.isnan(known.logits).any()
+    forced, _ = keep(tuned, before, data, Recipe.make(photos="x", keep="last"), WEIGHTS, QUIET)
+    assert (~np.isnan(forced.logits).any(axis=1)).nonzero()[0].tolist() == part.tolist()
+    on_the_part = calibrated_loss_and_accuracy(before.logits[part], LABELS[part])[1]
+    assert on_the_part > before.validation_accuracy + 0.3
+    assert forced.points_over_probe == pytest.approx(100 * (forced.validation_accuracy - on_the_part))
 
 
 def test_what_is_not_better_is_undone():

@@ -9,8 +9,11 @@ import headstart
 from headstart import HeadstartError
 from headstart.network.backbones import Backbone
 from headstart.recipe import Plan, Recipe, Step
+from headstart.training import costs as costs_module
+from headstart.training import data as data_module
 from headstart.training import plan as module
-from headstart.training.plan import Costs, Rung, choose_steps, count_in_time, ladders_of, size_in_time, time_limit
+from headstart.training.costs import Costs, Rung
+from headstart.training.plan import choose_steps, count_in_time, ladders_of, size_in_time, time_limit
 from making import make_photo
 
 RUNGS = [Rung("stage6", 12, 150, 500, 40_000), Rung("stage4", 6, 60, 500, 60_000), Rung("all", 0, 30, 500, 0)]
@@ -23,11 +26,9 @@ def costs(photos: int = 1000, free_bytes: int = 10**12) -> Costs:
 
 
 def needed(steps: list[Step], of: Costs) -> float:
+    """Return what steps take with the epochs of the last one's refit, but without fitting a head after that."""
     rungs = [rung for size in ladders_of(RUNGS, 256, of, RECIPE) for rung in size]
-    by_step = {(rung.part, rung.image_size): rung for rung in rungs}
-    return sum(of.seconds(step, by_step[step.unfreeze, step.image_size]) for step in steps) + module.refit_seconds(
-        steps[-1]
-    )
+    return of.needed(steps, rungs) - steps[-1].head_seconds
 
 
 @pytest.mark.parametrize(("seconds", "parts"), [(5, []), (80, ["stage6"]), (250, ["stage6", "stage4"])])
@@ -49,7 +50,7 @@ def test_the_last_step_is_the_longest_and_more_time_makes_it_longer():
 
 def test_where_nothing_else_fits_the_refit_is_shorter():
     (usual,) = choose_steps([RUNGS[:1]], costs(), 100, RECIPE)
-    assert usual.refit_epochs is None and module.refit_epochs(usual) == round(usual.epochs / 2)
+    assert usual.refit_epochs == round(usual.epochs / 2)
     # 120 updates of 16 photos are five epochs of 400.
     few = costs(400)
     least = few.step(RUNGS[0], 5, 2)
@@ -59,23 +60,25 @@ def test_where_nothing_else_fits_the_refit_is_shorter():
     unfitted = replace(few, refit=False)
     assert choose_steps(LADDERS, unfitted, unfitted.seconds(least, RUNGS[0]) - 1, RECIPE) == []
     (asked,) = choose_steps([RUNGS[:1]], costs(), 1, Recipe.make(photos="x", epochs=8))
-    assert (asked.epochs, asked.refit_epochs) == (8, None)
+    assert (asked.epochs, asked.refit_epochs) == (8, 4)
 
 
 def test_views_that_are_there_cost_the_probe_nothing():
-    evaluations = module.SEARCH_EVALUATIONS + module.FIT_EVALUATIONS
+    evaluations = costs_module.SEARCH_EVALUATIONS + costs_module.FIT_EVALUATIONS
     once = costs().probe_seconds(1, 5000)
-    assert once == pytest.approx(module.PROBE_SECONDS + evaluations * 12_000 / 1e7)
+    assert once == pytest.approx(costs_module.PROBE_SECONDS + evaluations * 12_000 / 1e7)
     assert costs().probe_seconds(3, 5000) - once == pytest.approx(2 * 1200 / 500 + 2 * evaluations * 12_000 / 1e7)
 
 
 def test_a_search_on_many_rows_takes_a_share_of_the_time():
-    assert costs().searched_rows(math.inf) == module.MOST_SEARCHED
-    assert replace(costs(), num_classes=1000).searched_rows(1) == module.FEWEST_SEARCHED
+    assert costs().searched_rows(math.inf) == costs_module.MOST_SEARCHED
+    assert replace(costs(), num_classes=1000).searched_rows(1) == costs_module.FEWEST_SEARCHED
     rows = replace(costs(), num_classes=100).searched_rows(240)
-    assert module.SEARCH_EVALUATIONS * rows * 100 / 1e7 == pytest.approx(module.SEARCH_SHARE * 240, rel=1e-3)
+    assert costs_module.SEARCH_EVALUATIONS * rows * 100 / 1e7 == pytest.approx(
+        costs_module.SEARCH_SHARE * 240, rel=1e-3
+    )
     of_a_part = costs(100_000).probe_seconds(1, 6000) - costs(100_000).probe_seconds(1, 5000)
-    assert of_a_part == pytest.approx(module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7)
+    assert of_a_part == pytest.approx(costs_module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7)
 
 
 def test_few_photos_get_more_epochs_because_updates_count():
@@ -143,7 +146,7 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     assert smaller[0].photos_per_second > 2 * own[0].photos_per_second
     assert 1.5 < smaller[0].embedded_per_second / own[0].embedded_per_second < 256**2 / 160**2  # decoding takes as long
     assert smaller[0].row_bytes == math.ceil(own[0].row_bytes * 160**2 / 256**2)
-    seconds = needed([costs().step(own[0], 2, 2, short_refit=True)], costs()) - 1
+    seconds = needed([costs().step(own[0], 2, 2, costs_module.SHORT_REFIT)], costs()) - 1
     (step,) = choose_steps([own, smaller], costs(), seconds, RECIPE)
     assert (step.unfreeze, step.image_size) == ("stage6", 160)
     (step,) = choose_steps([own, smaller], costs(), 10 * seconds, RECIPE)
@@ -156,14 +159,75 @@ def test_smaller_photos_make_a_step_fit_that_would_not():
     assert choose_steps([smaller], costs(320), needed([costs(320).step(smaller[0], 6, 2)], costs(320)), RECIPE) == []
 
 
+MANY = replace(costs(10_000), in_parts={2: 5000, 4: 2600})
+
+
+def test_of_many_photos_a_part_is_seen_once_where_more_takes_too_long():
+    def chosen(seconds: float, recipe: Recipe = RECIPE) -> tuple[int, int, int, int | None, int]:
+        ladders = ladders_of(RUNGS[:1], 256, MANY, recipe)
+        (step,) = choose_steps(ladders, MANY, seconds, recipe)
+        within = MANY.needed([step], [rung for of in ladders for rung in of]) <= seconds
+        assert within or recipe != RECIPE
+        return step.epochs, step.num_views, step.refit_epochs, step.image_size, step.one_in
+
+    # 10,000 photos in batches of 16 are 625 updates an epoch.
+    assert chosen(1000) == (7, 2, 4, None, 1)
+    assert chosen(270) == (2, 2, 0, None, 1)
+    assert chosen(180) == (1, 1, 0, None, 1)
+    assert chosen(110) == (1, 1, 0, None, 2)
+    assert chosen(60) == (1, 1, 0, 192, 2)
+    asked = Recipe.make(photos="x", image_size=256, unfreeze="stage6")  # that size however long it takes
+    assert chosen(60, asked) == (1, 1, 0, None, 1)
+    assert chosen(60, Recipe.make(photos="x", epochs=1)) == (1, 1, 1, None, 1)
+
+
+def test_what_is_not_in_a_part_is_measured_afterwards():
+    part = MANY.of_part(4)
+    assert (part.train_photos, part.validation_photos, part.test_photos) == (2600, 500, 2000 + 1500)
+    assert MANY.of_part(1) is MANY
+    step = part.step(replace(RUNGS[0], one_in=4), 1, 1, 0.0)
+    assert (step.one_in, step.refit_epochs) == (4, 0)
+    assert step.seconds == pytest.approx(2600 / 150 + 500 * 5 / 450, abs=0.1)
+    testing = 3500 * (1 / 500 + 1 / 450)
+    assert part.seconds(step, RUNGS[0]) == pytest.approx(step.seconds + step.head_seconds + 3100 / 500 + testing)
+
+
+def test_a_step_on_a_part_of_the_photos_ends_in_a_classifier(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "ONE_IN", (2,))
+    monkeypatch.setattr(costs_module, "UPDATES_OF_MANY", 0.5)
+    monkeypatch.setattr(module, "UPDATES_OF_MANY", 0.5)
+    monkeypatch.setattr(data_module, "_LEAST_OF_A_PART", 2)
+    choose = module.choose_steps
+    monkeypatch.setattr(
+        module, "choose_steps", lambda ladders, *others: choose([of for of in ladders if of[0].one_in == 2], *others)
+    )
+    given = {"budget": "1h", "image_size": 64, "keep": "last", "cache": tmp_path / "cache", "profile": True}
+    run = headstart.train(photos, tmp_path / "run", **given)
+    told = capsys.readouterr().out
+    assert "1. stage6 and what follows: 1 epoch of 1 in 2 photos (9), batches of 8, 1 view stored" in told
+    assert "from 1 stored view of 1 in 2 photos" in told
+    kept = run.metrics["kept"]
+    assert kept["stage"] == "fine-tuning stage6" and run.metrics["stages"]["fine-tuning stage6"]["epochs"] == 1
+    assert "Not refitted: fine-tuning stage6, for lack of time" in told
+    # Validated on a part, the whole of the validation photos is what is told in the end.
+    assert run.metrics["stages"]["fine-tuning stage6"]["validation"]["photos"] == 3
+    assert run.metrics["validation"]["photos"] == 6
+    assert {row["stage"]: row["floor"] for row in run.metrics["profile"]}["fine-tuning"] > 0
+    assert "1 epoch, 1 view of 1 in 2 photos" in (tmp_path / "run" / "report.html").read_text()
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
+    stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
+    assert np.abs(probabilities - stored).max() < 0.01
+
+
 def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Backbone, "transfer_size", 96)
     monkeypatch.setattr(module, "SMALLEST_IMAGE", 64)
     choose = module.choose_steps
     monkeypatch.setattr(module, "choose_steps", lambda ladders, *others: choose([ladders[-1]], *others))
-    monkeypatch.setattr(module, "EPOCHS_OF_LAST", (2, 2))
-    monkeypatch.setattr(module, "UPDATES_OF_LAST", (2, 2))
-    monkeypatch.setattr(module, "LEAST_UPDATES_SMALLER", 2)
+    monkeypatch.setattr(costs_module, "EPOCHS_OF_LAST", (2, 2))
+    monkeypatch.setattr(costs_module, "UPDATES_OF_LAST", (2, 2))
+    monkeypatch.setattr(costs_module, "LEAST_UPDATES_SMALLER", 2)
     run = headstart.train(photos, tmp_path / "run", budget="1h", keep="last", cache=tmp_path / "cache", profile=True)
     told = capsys.readouterr().out
     assert "1. stage6 and what follows, at 64 pixels: 2 epochs" in told
@@ -205,7 +269,7 @@ def test_steps_share_the_time_that_is_left():
 
 def test_a_head_fitted_anew_costs_a_forward_pass_and_a_search():
     step = costs().step(RUNGS[0], 3, 2)
-    expected = 1000 / (3 * 150) + module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7
+    expected = 1000 / (3 * 150) + costs_module.SEARCH_EVALUATIONS * 1000 * 10 / 1e7
     assert step.head_seconds == pytest.approx(expected, abs=0.05)
     without = replace(costs(), blends=False)
     bare = without.step(RUNGS[0], 3, 2)
@@ -273,7 +337,7 @@ def test_a_resumed_run_follows_the_plan_that_was_made(photos, tmp_path, capsys, 
             headstart.train(photos, tmp_path / "run", budget="1h", **choices)
     planned = Recipe.read(tmp_path / "run" / "recipe.toml").plan
     assert planned is not None
-    monkeypatch.setattr(module, "EPOCHS_OF_LAST", (1, 1))  # another plan would be made now
+    monkeypatch.setattr(costs_module, "EPOCHS_OF_LAST", (1, 1))  # another plan would be made now
     short = planned.model_copy(update={"steps": (planned.steps[0].model_copy(update={"epochs": 2}),)})
     recipe = Recipe.read(tmp_path / "run" / "recipe.toml").model_copy(update={"plan": short})
     (tmp_path / "run" / "recipe.toml").write_text(recipe.to_toml())
@@ -284,7 +348,7 @@ def test_a_resumed_run_follows_the_plan_that_was_made(photos, tmp_path, capsys, 
 
 
 def test_time_that_no_step_can_use_goes_to_the_probe(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "PROBE_SHARE", 0.0)
+    monkeypatch.setattr(costs_module, "PROBE_SHARE", 0.0)
     monkeypatch.setattr(module, "choose_steps", lambda *arguments: [])
     headstart.train(photos, tmp_path / "run", image_size=64, budget="5m")
     told = capsys.readouterr().out

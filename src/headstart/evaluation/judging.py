@@ -201,10 +201,11 @@ def _against(
 
 def typical_directions(network: nn.Module, kept: Kept, data: TrainingData, console: Console) -> Floats:
     """Return the (num_classes, num_features) mean directions of each class's training photos, or of some of them."""
-    labels = data.labels["train"]
+    seen = kept.seen_of(data)
+    labels = seen.labels["train"]
     order = np.random.default_rng(0).permutation(len(labels))
     rank = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
     chosen = np.sort(order[rank < (_OF_A_CLASS if kept.boundary else _OF_A_CLASS_FROM_PIXELS)])
-    photos = [data.photos["train"][row] for row in chosen]
+    photos = [seen.photos["train"][row] for row in chosen]
     features = embedded_features(network, kept, data, photos, console, "train")
     return class_directions(features, labels[chosen], len(data.class_names))

@@ -82,7 +82,7 @@ def asked(recipe: Json, grown: Json | None = None) -> list[tuple[str, str]]:
 
 def planned(recipe: Json) -> list[str] | None:
     """Tell the steps of the plan; None where there is none."""
-    from headstart.training.stages import part_text
+    from headstart.training.stages import part_text, photos_text
 
     plan = recipe.get("plan")
     if not plan:
@@ -92,6 +92,7 @@ def planned(recipe: Json) -> list[str] | None:
     for step in plan["steps"]:
         epochs, views = counted(step["epochs"], "epoch"), counted(step["num_views"], "view")
         part = part_text(step["unfreeze"], step.get("image_size"))
+        views += f" of {photos_text(step['one_in'])}" if step.get("one_in", 1) > 1 else ""
         steps.append(f"fine-tuning {part}: {epochs}, {views}, {step['seconds']:.0f} s of training forecast")
     return steps
 

@@ -21,6 +21,8 @@ from headstart.training.probe import Floats, Labels
 from headstart.training.store import StoredRows
 
 LEARNING = "train and validation"
+# Of a part of the training photos, at least so many are of each class, where there are.
+_LEAST_OF_A_PART = 10
 _ROWS_AT_ONCE = 512
 
 
@@ -50,6 +52,9 @@ class TrainingData:
         self.photos[LEARNING] = self.photos["train"] + self.photos["validation"]
         self.labels[LEARNING] = np.concatenate([self.labels["train"], self.labels["validation"]])
         self._sized = {self.image_size: self}
+        # Of a part: all photos, and which of the validation photos are in it.
+        self._whole: TrainingData | None = None
+        self.validation_rows = np.arange(len(self.photos["validation"]))
 
     @property
     def image_size(self) -> int:
@@ -70,6 +75,31 @@ class TrainingData:
             self._sized[size] = other
         return self._sized[size]
 
+    @property
+    def whole(self) -> TrainingData:
+        """All photos, where these are a part of them."""
+        return self._whole or self
+
+    def part(self, one_in: int) -> TrainingData:
+        """Return a part of the training and validation photos: one in so many of each class.
+
+        Of the training photos of a class at least ten are in it, or all. The test photos stay as they are.
+        """
+        if one_in == 1:
+            return self
+        other = copy.copy(self)
+        rows = {"train": self.rows_of_part(one_in), "validation": _spaced(self.labels["validation"], one_in)}
+        other.photos = self.photos | {split: [self.photos[split][row] for row in rows[split]] for split in rows}
+        other.labels = self.labels | {split: self.labels[split][rows[split]] for split in rows}
+        other.photos[LEARNING] = other.photos["train"] + other.photos["validation"]
+        other.labels[LEARNING] = np.concatenate([other.labels["train"], other.labels["validation"]])
+        other.validation_rows, other._whole, other._sized = rows["validation"], self, {self.image_size: other}
+        return other
+
+    def rows_of_part(self, one_in: int) -> npt.NDArray[np.intp]:
+        """Return the positions of the training photos that are in a part."""
+        return _spaced(self.labels["train"], one_in, _LEAST_OF_A_PART)
+
     def features(self, split: str, num_views: int = 1) -> StoredRows:
         """Return the (num_views * n, num_features) pooled features of a split's photos, view after view."""
         return self.embedder.features(self.photos[split], range(num_views))
@@ -86,8 +116,7 @@ class TrainingData:
     def some_rows(self, most_rows: int, num_views: int = 1, split: str = "train") -> npt.NDArray[np.intp]:
         """Return the positions of a split's photos; of very many, of a part as `some_features` takes it."""
         labels = self.labels[split]
-        every = -(-len(labels) * num_views // most_rows)
-        return np.flatnonzero(pd.Series(labels).groupby(labels).cumcount().to_numpy() % every == 0)
+        return _spaced(labels, -(-len(labels) * num_views // most_rows))
 
     def feature_views(self, num_views: int) -> ViewRows:
         """Return the pooled features of the training photos, views apart."""
@@ -102,6 +131,13 @@ class TrainingData:
         if boundary == 0:
             return self.embedder.fresh_views(self.photos[split])
         return ViewRows([self.activations(split, boundary, view) for view in range(num_views)])
+
+
+def _spaced(labels: Labels, every: int, least: int = 1) -> npt.NDArray[np.intp]:
+    """Return the positions of every so many of each class's photos, but of `least` of a class, where there are."""
+    classes = pd.Series(labels).groupby(labels)
+    spacing = (classes.transform("size") // least).clip(1, every)
+    return np.flatnonzero(classes.cumcount() % spacing == 0)
 
 
 def pooled_features(network: nn.Module, boundary: int, data: TrainingData, photos: list[Photo]) -> Iterator[Floats]:

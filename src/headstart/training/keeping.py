@@ -28,9 +28,9 @@ class Kept:
     """What is best on validation photos so far, and in the network now: a stage's weights, or what lies on the way.
 
     `image_size` is that of the photos that it sees, `loss` its log loss on validation photos at the best temperature,
-    `losses` that of each of them, `share` how far it is from the weights that training started from to those that it
-    ended with, `tuned` the fine-tuning that it comes from, None of a head alone, `regularisation` that of the probe,
-    and `blend` how its head was made of two, if it was.
+    `logits` (n, num_classes) what it says of them, NaN of those that its step did not see, `share` how far it is from
+    the weights that training started from to those that it ended with, `tuned` the fine-tuning that it comes from, None
+    of a head alone, `regularisation` that of the probe, and `blend` how its head was made of two, if it was.
     """
 
     stage: str
@@ -43,12 +43,20 @@ class Kept:
     tuned: Tuned | None = None
     regularisation: float | None = None
     blend: Blend | None = None
-    losses: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
+    logits: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32), compare=False, repr=False)
 
     @property
     def step(self) -> Step | None:
         """The step of fine-tuning; None of a head alone."""
         return self.tuned.step if self.tuned else None
+
+    def seen_of(self, data: TrainingData) -> TrainingData:
+        """Return of the photos what it was trained on, at the size that it sees them."""
+        return data.at(self.image_size).part(self.step.one_in if self.step else 1)
+
+    def refits(self, recipe: Recipe) -> bool:
+        """Say whether it is fitted once more with validation photos as well."""
+        return recipe.refits and (self.step is None or self.step.refit_epochs > 0)
 
     def told(self) -> dict[str, Any]:
         """Return what the metrics say of it."""
@@ -58,7 +66,8 @@ class Kept:
     @classmethod
     def untrained(cls, data: TrainingData) -> Kept:
         """Return what random weights are: worse than anything."""
-        return cls("random weights", 0, data.image_size, math.inf, 0.0)
+        nothing = np.zeros((len(data.labels["validation"]), len(data.class_names)), np.float32)
+        return cls("random weights", 0, data.image_size, math.inf, 0.0, logits=nothing)
 
 
 @dataclass(frozen=True)
@@ -109,15 +118,16 @@ def keep(
     Returns:
         What is kept, and whether the deeper step is worth trying: not where this one, as it ended, was clearly worse.
     """
-    labels = data.labels["validation"]
+    labels, logits_before = data.labels["validation"], before.logits[data.validation_rows]
+    loss_before, accuracy_before = calibrated_loss_and_accuracy(logits_before, labels)
     always = keeps_last(recipe)
     candidates = [_Candidate(1.0, tuned.logits)] if always else _candidates(tuned, data, recipe, weights)
     measured = [calibrated_loss_and_accuracy(candidate.logits, labels) for candidate in candidates]
     best = min(range(len(candidates)), key=lambda number: measured[number][0])
     (loss, accuracy), photos = measured[best], counted(len(labels), "photo")
-    if loss >= before.loss and not always:
+    if loss >= loss_before and not always:
         load_state(tuned.suffix, tuned.before)
-        hopeful = not clearly_more(calibrated_losses(tuned.logits, labels), before.losses)
+        hopeful = not clearly_more(*(calibrated_losses(logits, labels) for logits in (tuned.logits, logits_before)))
         console.say(f"Kept        {before.stage}: {tuned.stage} is not better on {photos}, and is undone")
         if more:
             next_step = (
@@ -132,7 +142,9 @@ def keep(
     how = [f"{chosen.share:.0%} of the way"] if chosen.share < 1 else []
     how += ["the head blended with one fitted anew"] if chosen.blend else []
     which = f"{tuned.stage} ({', '.join(how)})" if how else tuned.stage
-    gain = 100 * (accuracy - before.validation_accuracy)
+    gain = 100 * (accuracy - accuracy_before)
+    logits = np.full_like(before.logits, np.nan)
+    logits[data.validation_rows] = chosen.logits
     gained = "" if recipe.from_scratch else f", {gain:+.1f} points"
     console.say(f"Kept        {which}: validation accuracy {100 * accuracy:.1f}%{gained}, on {photos}")
     kept = Kept(
@@ -145,7 +157,7 @@ def keep(
         points_over_probe=before.points_over_probe + gain,
         tuned=tuned,
         blend=chosen.blend,
-        losses=calibrated_losses(chosen.logits, labels),
+        logits=logits,
     )
     return kept, True
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from headstart.console import Console
-from headstart.recipe import Recipe, Step
+from headstart.recipe import Recipe
 from headstart.training.data import LEARNING, TrainingData
 from headstart.training.finetuning import fine_tune
 from headstart.training.heads import blend_again, set_head
@@ -20,9 +20,8 @@ from headstart.training.probe import Floats, LinearHead, fit_probe
 from headstart.training.stages import fine_tuning, head_views, softer_probe
 from headstart.training.state import interpolated, load_state, trained_state
 
-# How long, and with what share of the learning rates, the chosen weights train on validation photos as well
-# (docs/experiments.md).
-REFIT_SHARE, REFIT_RATE = 0.5, 0.25
+# With what share of the learning rates the chosen weights train on validation photos as well (docs/experiments.md).
+REFIT_RATE = 0.25
 
 
 def refit(
@@ -37,6 +36,8 @@ def refit(
 ) -> LinearHead:
     """Fit what was chosen on training and validation photos: the probe anew, a tuned network by a few more epochs.
 
+    A network whose step leaves no epochs for it stays as it is.
+
     Returns:
         The probe that was fitted anew, with which a tuned network is compared.
     """
@@ -47,8 +48,11 @@ def refit(
     stages["probe"]["refit_operations"] = path[0].operations
     if kept.tuned is None:
         set_head(network, head)
+    elif not kept.refits(recipe):
+        console.say(f"Not refitted: {kept.stage}, for lack of time")
+        return head
     else:
-        seen = data.at(kept.image_size)
+        seen = kept.seen_of(data)
         _train_on(kept.tuned, kept.share, seen, recipe, weights, checkpoints)
         if kept.blend is not None:
             blend_again(kept.tuned.suffix, kept.blend, seen, kept.boundary, LEARNING, weights)
@@ -70,7 +74,7 @@ def _train_on(
     The way begins where training did; if that was at a probe, it is at one of all these photos now.
     """
     settings = replace(
-        fine_tuning(recipe, tuned.step.batch_size, refit_epochs(tuned.step)),
+        fine_tuning(recipe, tuned.step.batch_size, tuned.step.refit_epochs),
         learning_rate=REFIT_RATE * recipe.learning_rate,
         head_learning_rate=REFIT_RATE * recipe.head_learning_rate,
     )
@@ -87,8 +91,3 @@ def _train_on(
     load_state(tuned.suffix, tuned.end)
     end, _ = fine_tune(tuned.suffix, rows, labels, None, labels[:0], weights, settings, recipe.seed + 1, checkpoint)
     load_state(tuned.suffix, interpolated(start, end, share))
-
-
-def refit_epochs(step: Step) -> int:
-    """Return how many epochs of refitting follow a step."""
-    return step.refit_epochs or max(1, round(REFIT_SHARE * step.epochs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from headstart.console import Console
 from headstart.errors import counted
-from headstart.evaluation.calibration import calibrated_loss_and_accuracy, calibrated_losses
+from headstart.evaluation.calibration import calibrated_loss_and_accuracy
 from headstart.evaluation.metrics import wilson_interval
 from headstart.network.cut import boundary_of, set_trainable, suffix
 from headstart.recipe import Part, Recipe, Step
@@ -107,16 +107,23 @@ def fit_head(
     result["parameters"] = head.weight.size + head.bias.size
     console.say(f"{stage.capitalize():<11} validation accuracy {_stage_text(result)}, in {seconds:.1f} s ({detail})")
     measured = calibrated_loss_and_accuracy(logits, validation[1])
-    kept = Kept(stage, data.embedder.features_boundary, data.image_size, *measured)
-    losses = calibrated_losses(logits, validation[1])
-    return head, replace(kept, regularisation=result.get("regularisation"), losses=losses), {stage: result}
+    kept = Kept(
+        stage,
+        data.embedder.features_boundary,
+        data.image_size,
+        *measured,
+        regularisation=result.get("regularisation"),
+        logits=logits,
+    )
+    return head, kept, {stage: result}
 
 
 def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recipe, console: Console) -> None:
     """Embed what a step trains on and is validated on; from pixels there is nothing to embed."""
     boundary = boundary_of(network, step.unfreeze)
     if boundary:
-        embed_views(data, LEARNING if recipe.refits else "train", boundary, step.num_views, console)
+        refits = recipe.refits and step.refit_epochs > 0
+        embed_views(data, LEARNING if refits else "train", boundary, step.num_views, console)
         embed_views(data, "validation", boundary, 1, console)
 
 
@@ -175,7 +182,8 @@ def tune_suffix(
     changing = set_trainable(trainable, recipe.train_batch_norm)
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
     total = sum(parameter.numel() for parameter in network.parameters())
-    source = f"from {step.num_views} stored views" if boundary else "from pixels"
+    source = f"from {counted(step.num_views, 'stored view')}" if boundary else "from pixels"
+    source += f" of {photos_text(step.one_in)}" if step.one_in > 1 else ""
     what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {part_text(step.unfreeze)}"
     size = f", {data.image_size} pixels" if step.image_size else ""
     products = ", products in bfloat16" if hardware(recipe.precision).bfloat16_products else ""
@@ -240,7 +248,7 @@ def softer_probe(
     """
     features: Features
     if step.image_size is None:
-        features, labels = data.some_features(head_views(recipe), HELD_ROWS, split)
+        features, labels = data.whole.some_features(head_views(recipe), HELD_ROWS, split)
     else:  # from stored activations or pixels, as they are there already
         features, labels = suffix_features(trainable, data, boundary, split)
     strengths = (max(START_MULTIPLE * chosen, LEAST_AT_START),)
@@ -266,6 +274,11 @@ def part_text(part: Part, image_size: int | None = None) -> str:
         return f"the last {'block' if part == 1 else f'{part} blocks'} and the head{size}"
     named = {"all": "the whole network", "head": "the head convolution and the classifier"}
     return named.get(part, f"{part} and what follows") + size
+
+
+def photos_text(one_in: int) -> str:
+    """Say on which part of the photos a step trains."""
+    return f"1 in {one_in} photos"
 
 
 def step_name(part: Part) -> str:
