@@ -36,6 +36,7 @@ from headstart.network.cut import boundary_of, suffix
 from headstart.network.weights import load_weights
 from headstart.photos.catalog import read_catalog
 from headstart.photos.split import SPLITS, split_photos
+from headstart.training.costs import PROBE_VIEWS
 from headstart.training.data import LEARNING, TrainingData
 from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
@@ -43,7 +44,6 @@ from headstart.training.finetuning import fine_tune, suffix_logits
 from headstart.training.heads import Blend, blend_again, choose_blend, set_head
 from headstart.training.keeping import INTERPOLATION_SHARES
 from headstart.training.optimisation import FineTuning
-from headstart.training.plan import PROBE_VIEWS
 from headstart.training.probe import STRENGTHS, Floats, LinearHead, ProbeStep, fit_probe
 from headstart.training.process import prepare_process
 from headstart.training.refitting import REFIT_RATE

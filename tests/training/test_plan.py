@@ -208,7 +208,7 @@ def test_a_step_on_a_part_of_the_photos_ends_in_a_classifier(photos, tmp_path, c
     assert "from 1 stored view of 1 in 2 photos" in told
     kept = run.metrics["kept"]
     assert kept["stage"] == "fine-tuning stage6" and run.metrics["stages"]["fine-tuning stage6"]["epochs"] == 1
-    assert "Not refitted: fine-tuning stage6, for lack of time" in told
+    assert "Refit       left out, for lack of time" in told
     # Validated on a part, the whole of the validation photos is what is told in the end.
     assert run.metrics["stages"]["fine-tuning stage6"]["validation"]["photos"] == 3
     assert run.metrics["validation"]["photos"] == 6

@@ -72,6 +72,13 @@ def test_class_weights_are_inverse_to_counts_with_mean_one():
     assert weights[labels].mean() == pytest.approx(1)
 
 
+def test_no_photo_weighs_more_than_ten_times_one_of_the_largest_class():
+    labels = np.array([0] * 500 + [1] * 50 + [2] * 5 + [3])
+    weights = class_weights(labels, 5)
+    assert weights / weights[0] == pytest.approx([1, 10, 10, 10, 10])
+    assert weights[labels].mean() == pytest.approx(1)
+
+
 def test_loss_and_accuracy_of_known_logits():
     logits = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], np.float32))
     loss, accuracy = loss_and_accuracy(logits, np.array([0, 1, 1]))

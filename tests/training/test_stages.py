@@ -15,7 +15,8 @@ STEP = Step(unfreeze="stage6", epochs=4, num_views=2, batch_size=8, seconds=1)
 def test_training_starts_from_a_softer_probe_and_never_from_a_hard_one(monkeypatch, chosen, start):
     tried = []
     monkeypatch.setattr(module, "fit_probe", lambda *given: (tried.append(given[-1]), (None, []))[1])
-    seen = SimpleNamespace(some_features=lambda views, rows, split: (np.zeros((2, 3)), np.arange(2)))
+    features = SimpleNamespace(some_features=lambda views, rows, split: (np.zeros((2, 3)), np.arange(2)))
+    seen = SimpleNamespace(whole=features)
     module.softer_probe(None, 3, STEP, seen, RECIPE, np.ones(2, np.float32), chosen)
     assert tried == [(pytest.approx(start),)]
 

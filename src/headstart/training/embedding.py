@@ -176,15 +176,15 @@ class Embedder:
 
         return batches * engine.batch_size / fastest(run, 1.0)
 
-    def speed(self, photos: Sequence[Photo]) -> float:
-        """Measure photos/s of decoding and the frozen network on some of the photos, with nothing stored."""
+    def speed(self, photos: Sequence[Photo], views: tuple[int, ...] = (0,)) -> float:
+        """Measure views/s of decoding and the frozen network on some of the photos, with nothing stored."""
         engine = self._engine((self.features_boundary,))
-        jobs = [Job(photo, (0,)) for photo in sample(photos)]
+        jobs = [Job(photo, views) for photo in sample(photos)]
 
         def embedded() -> Iterator[Any]:
             return engine.run(batched(self._images(jobs, {}, lambda n: None, len(photos)), engine.batch_size))
 
-        return len(jobs) / warm_seconds(embedded, len(photos))
+        return len(jobs) * len(views) / warm_seconds(embedded, len(photos))
 
     def rows(self, photos: Sequence[Photo], view: int, boundary: int) -> StoredRows | PixelRows:
         """Return one view's activations of photos that were embedded, in their order."""

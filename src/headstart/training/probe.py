@@ -27,6 +27,8 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
+# How much more a photo of a rare class may weigh in the loss than one of the largest (docs/experiments.md).
+MOST_WEIGHT = 10.0
 # Half-decades: finer steps changed validation accuracy by less than its noise.
 STRENGTHS = tuple(float(10 ** (exponent / 2)) for exponent in range(1, -13, -1))
 
@@ -86,9 +88,14 @@ class ProbeStep:
 
 
 def class_weights(labels: Labels, num_classes: int) -> Floats:
-    """Return a weight per class, inversely proportional to its count, with mean 1 over the photos."""
+    """Return a weight per class, inversely proportional to its count, with mean 1 over the photos.
+
+    None is more than ten times that of the largest class: a batch with one photo of a very rare class would else be a
+    step for that photo alone, which undoes what was learnt of the others (docs/experiments.md).
+    """
     counts = np.bincount(labels, minlength=num_classes)
-    return (len(labels) / (num_classes * np.maximum(counts, 1))).astype(np.float32)
+    weights = 1 / np.maximum(counts, counts.max() / MOST_WEIGHT)
+    return (weights / weights[labels].mean()).astype(np.float32)
 
 
 def fit_probe(

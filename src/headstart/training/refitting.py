@@ -49,7 +49,7 @@ def refit(
     if kept.tuned is None:
         set_head(network, head)
     elif not kept.refits(recipe):
-        console.say(f"Not refitted: {kept.stage}, for lack of time")
+        console.say("Refit       left out, for lack of time")
         return head
     else:
         seen = kept.seen_of(data)
