@@ -157,9 +157,13 @@ def _floors(
     epochs = [stage["epochs"] for stage in stages.values() if "epochs" in stage]  # of the steps, in their order
     steps = zip(recipe.plan.steps if recipe.plan else (), epochs, strict=False)
     tuned = [
-        (boundary_of(network, step.unfreeze), step.image_size or data.image_size, len(seen.photos["train"]), count)
+        (
+            boundary_of(network, step.unfreeze),
+            step.image_size or data.image_size,
+            len(data.rows_of_part(step.one_in)),
+            count,
+        )
         for step, count in steps
-        for seen in (data.part(step.one_in),)
     ]
     learning = len(kept.seen_of(data).photos[LEARNING])
     refitted = [(kept.boundary, kept.image_size, learning, kept.step.refit_epochs)] if kept.step else []

@@ -221,6 +221,10 @@ class Recipe(BaseModel):
         """Whether what is chosen is fitted once more: what starts from a probe is, if wanted."""
         return self.refit and self.head == "probe" and not self.from_scratch
 
+    def refits_after(self, step: Step | None) -> bool:
+        """Say whether what a step has tuned is fitted once more, or, without a step, a head."""
+        return self.refits and (step is None or step.refit_epochs > 0)
+
     @classmethod
     def make(cls, **choices: Any) -> Recipe:
         """Make a recipe from choices; those that are None take their defaults, which depend on what trains.

@@ -188,7 +188,7 @@ def train(
             with watch.timing("refitting"):
                 head = refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
         with watch.timing("evaluation"):
-            rejection = settle(network, kept, data, judgement, kept.refits(recipe), console)
+            rejection = settle(network, kept, data, judgement, recipe.refits_after(kept.step), console)
             measured, predictions = measure_test(network, kept, data, judgement, rejection, head, console)
         write_table(folder.predictions, predictions)
         metrics = measured | {
@@ -203,8 +203,9 @@ def train(
             "machine": machine(),
         }
         with watch.timing("writing"):
-            preprocessing = data.at(kept.image_size).embedder.preprocessing
-            learnt = kept.seen_of(data).photos[LEARNING if kept.refits(recipe) else "train"]
+            seen = kept.seen_of(data)
+            learnt = seen.photos[LEARNING if recipe.refits_after(kept.step) else "train"]
+            preprocessing = seen.embedder.preprocessing
             classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics, len(learnt))
             classifier.save(folder.classifier)
         if checks and not recipe.from_scratch:

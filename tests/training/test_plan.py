@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,13 @@ def needed(steps: list[Step], of: Costs) -> float:
     """Return what steps take with the epochs of the last one's refit, but without fitting a head after that."""
     rungs = [rung for size in ladders_of(RUNGS, 256, of, RECIPE) for rung in size]
     return of.needed(steps, rungs) - steps[-1].head_seconds
+
+
+def assert_classifies_as_measured(run: headstart.Run, photos: Path) -> None:
+    predictions = pd.read_csv(run.folder / "predictions.csv")
+    probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
+    stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
+    assert np.abs(probabilities - stored).max() < 0.01
 
 
 @pytest.mark.parametrize(("seconds", "parts"), [(5, []), (80, ["stage6"]), (250, ["stage6", "stage4"])])
@@ -214,10 +222,7 @@ def test_a_step_on_a_part_of_the_photos_ends_in_a_classifier(photos, tmp_path, c
     assert run.metrics["validation"]["photos"] == 6
     assert {row["stage"]: row["floor"] for row in run.metrics["profile"]}["fine-tuning"] > 0
     assert "1 epoch, 1 view of 1 in 2 photos" in (tmp_path / "run" / "report.html").read_text()
-    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
-    stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
-    assert np.abs(probabilities - stored).max() < 0.01
+    assert_classifies_as_measured(run, photos)
 
 
 def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path, capsys, monkeypatch):
@@ -238,10 +243,7 @@ def test_a_step_on_smaller_photos_ends_in_a_classifier_for_them(photos, tmp_path
     assert {row["stage"]: row["floor"] for row in run.metrics["profile"]}["fine-tuning"] > 0
     assert "stage6 and what follows, at 64 pixels: 2 epochs" in (tmp_path / "run" / "report.html").read_text()
     # What the run measured at that size is what the classifier does.
-    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    probabilities = run.classifier.predict_proba([photos / path for path in predictions["path"]])
-    stored = predictions[[f"p({name})" for name in run.classifier.class_names]].to_numpy()
-    assert np.abs(probabilities - stored).max() < 0.01
+    assert_classifies_as_measured(run, photos)
     # And what it grows by is seen at that size, too.
     (tmp_path / "more" / "dog").mkdir(parents=True)
     for number in range(8):

@@ -92,7 +92,7 @@ def planned(recipe: Json) -> list[str] | None:
     for step in plan["steps"]:
         epochs, views = counted(step["epochs"], "epoch"), counted(step["num_views"], "view")
         part = part_text(step["unfreeze"], step.get("image_size"))
-        views += f" of {photos_text(step['one_in'])}" if step.get("one_in", 1) > 1 else ""
+        views += photos_text(step.get("one_in", 1))
         steps.append(f"fine-tuning {part}: {epochs}, {views}, {step['seconds']:.0f} s of training forecast")
     return steps
 

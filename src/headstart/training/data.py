@@ -49,12 +49,16 @@ class TrainingData:
             table = catalog.photos[catalog.photos["split"] == split]
             self.photos[split] = photos_of(table)
             self.labels[split] = np.array([index[name] for name in table["label"]], np.int64)
-        self.photos[LEARNING] = self.photos["train"] + self.photos["validation"]
-        self.labels[LEARNING] = np.concatenate([self.labels["train"], self.labels["validation"]])
+        self._join()
         self._sized = {self.image_size: self}
         # Of a part: all photos, and which of the validation photos are in it.
         self._whole: TrainingData | None = None
         self.validation_rows = np.arange(len(self.photos["validation"]))
+
+    def _join(self) -> None:
+        """Put training and validation photos together."""
+        self.photos[LEARNING] = self.photos["train"] + self.photos["validation"]
+        self.labels[LEARNING] = np.concatenate([self.labels["train"], self.labels["validation"]])
 
     @property
     def image_size(self) -> int:
@@ -91,8 +95,7 @@ class TrainingData:
         rows = {"train": self.rows_of_part(one_in), "validation": _spaced(self.labels["validation"], one_in)}
         other.photos = self.photos | {split: [self.photos[split][row] for row in rows[split]] for split in rows}
         other.labels = self.labels | {split: self.labels[split][rows[split]] for split in rows}
-        other.photos[LEARNING] = other.photos["train"] + other.photos["validation"]
-        other.labels[LEARNING] = np.concatenate([other.labels["train"], other.labels["validation"]])
+        other._join()
         other.validation_rows, other._whole, other._sized = rows["validation"], self, {self.image_size: other}
         return other
 

@@ -54,10 +54,6 @@ class Kept:
         """Return of the photos what it was trained on, at the size that it sees them."""
         return data.at(self.image_size).part(self.step.one_in if self.step else 1)
 
-    def refits(self, recipe: Recipe) -> bool:
-        """Say whether it is fitted once more with validation photos as well."""
-        return recipe.refits and (self.step is None or self.step.refit_epochs > 0)
-
     def told(self) -> dict[str, Any]:
         """Return what the metrics say of it."""
         told = ("stage", "image_size", "validation_accuracy", "share", "points_over_probe")

@@ -241,7 +241,7 @@ def _tell(
         views = f"{counted(step.num_views, 'view')} stored ({stored:,.0f} MB)" if rung.boundary else "views made anew"
         console.say(
             f"            {number}. {part_text(step.unfreeze, step.image_size)}: {counted(step.epochs, 'epoch')}"
-            f"{f' of {photos_text(step.one_in)} ({here.train_photos:,})' if step.one_in > 1 else ''}, "
+            f"{photos_text(step.one_in, here.train_photos)}, "
             f"batches of {step.batch_size}, {views}, about {here.seconds(step, rung):.0f} s"
         )
     if any(step.image_size for step in plan.steps):
@@ -295,7 +295,7 @@ def time_limit(plan: Plan, number: int, recipe: Recipe, elapsed: float) -> float
         return None
     ahead = sum(step.seconds for step in plan.steps[number:])
     heads = sum(step.head_seconds for step in plan.steps[number:])
-    if recipe.refits and plan.steps[-1].refit_epochs:
+    if recipe.refits_after(plan.steps[-1]):
         ahead += refit_seconds(plan.steps[-1])
         heads += plan.steps[-1].head_seconds
     left = recipe.budget_seconds - elapsed - plan.closing_seconds - heads

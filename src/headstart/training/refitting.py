@@ -48,7 +48,7 @@ def refit(
     stages["probe"]["refit_operations"] = path[0].operations
     if kept.tuned is None:
         set_head(network, head)
-    elif not kept.refits(recipe):
+    elif not recipe.refits_after(kept.step):
         console.say("Refit       left out, for lack of time")
         return head
     else:

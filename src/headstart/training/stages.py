@@ -122,8 +122,7 @@ def embed_step(data: TrainingData, network: nn.Module, step: Step, recipe: Recip
     """Embed what a step trains on and is validated on; from pixels there is nothing to embed."""
     boundary = boundary_of(network, step.unfreeze)
     if boundary:
-        refits = recipe.refits and step.refit_epochs > 0
-        embed_views(data, LEARNING if refits else "train", boundary, step.num_views, console)
+        embed_views(data, LEARNING if recipe.refits_after(step) else "train", boundary, step.num_views, console)
         embed_views(data, "validation", boundary, 1, console)
 
 
@@ -183,7 +182,7 @@ def tune_suffix(
     count = sum(value.numel() for value in changing.values() if value.requires_grad)
     total = sum(parameter.numel() for parameter in network.parameters())
     source = f"from {counted(step.num_views, 'stored view')}" if boundary else "from pixels"
-    source += f" of {photos_text(step.one_in)}" if step.one_in > 1 else ""
+    source += photos_text(step.one_in)
     what = "Training from scratch" if recipe.from_scratch else f"Fine-tuning {part_text(step.unfreeze)}"
     size = f", {data.image_size} pixels" if step.image_size else ""
     products = ", products in bfloat16" if hardware(recipe.precision).bfloat16_products else ""
@@ -276,9 +275,11 @@ def part_text(part: Part, image_size: int | None = None) -> str:
     return named.get(part, f"{part} and what follows") + size
 
 
-def photos_text(one_in: int) -> str:
-    """Say on which part of the photos a step trains."""
-    return f"1 in {one_in} photos"
+def photos_text(one_in: int, count: int | None = None) -> str:
+    """Say of which part of the photos something is, and how many those are; nothing where it is of all."""
+    if one_in == 1:
+        return ""
+    return f" of 1 in {one_in} photos" + (f" ({count:,})" if count is not None else "")
 
 
 def step_name(part: Part) -> str:
