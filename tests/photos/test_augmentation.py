@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+from headstart.photos import augmentation
 from headstart.photos.augmentation import augmented_view
 from headstart.photos.views import Preprocessing, evaluation_view
 from making import halves, landscape
@@ -241,14 +242,31 @@ def test_example_full_moves_by_up_to_three_tenths_and_changes_contrast_by_a_tent
 # The strong policy
 
 
-def test_strong_crops_and_flips_without_turning(monkeypatch):
-    crops = recorded_calls(monkeypatch, Image.Image, "transform")
+def test_strong_resizes_a_crop_of_half_to_all_of_the_area_and_mirrors_half_of_them(monkeypatch):
+    resized = recorded_calls(monkeypatch, augmentation, "resize")
+    mirrored = recorded_calls(monkeypatch, ImageOps, "mirror")
     for view in range(1, 101):
         augmented(landscape(120, 90), view=view, augmentation="strong")
-    first = [data for image, size, _, data, *_ in crops if image.size != size]
-    assert len(first) >= 95
-    assert all(b == d == 0 for _, b, _, d, _, _ in first)
-    assert 35 <= sum(a < 0 for a, *_ in first) <= 65
+    boxes = [box for _, _, box in resized]
+    assert len(boxes) == 100
+    assert all(0 <= left < right <= 120 and 0 <= top < bottom <= 90 for left, top, right, bottom in boxes)
+    areas = [(right - left) * (bottom - top) / (120 * 90) for left, top, right, bottom in boxes]
+    assert 0.5 <= min(areas) < 0.55 and 0.9 < max(areas) <= 1
+    assert 35 <= len(mirrored) <= 65
+
+
+def test_a_strong_view_that_no_operation_changes_is_the_crop_resized(monkeypatch):
+    resized = recorded_calls(monkeypatch, augmentation, "resize")
+    mirrored = recorded_calls(monkeypatch, ImageOps, "mirror")
+    monkeypatch.setattr(random.Random, "choice", lambda draw, operations: operations[0])
+    photo = landscape(120, 90)
+    for view in range(1, 11):
+        resized.clear()
+        mirrored.clear()
+        pixels = augmented(photo, view=view, augmentation="strong")
+        ((_, _, box),) = resized
+        expected = np.asarray(photo.resize((64, 64), Image.Resampling.BICUBIC, box))
+        assert np.abs((expected[:, ::-1] if mirrored else expected).astype(int) - pixels).max() <= 3
 
 
 def test_strong_applies_every_operation_of_the_wide_set_as_often(monkeypatch):
@@ -270,7 +288,7 @@ def test_strong_applies_every_operation_of_the_wide_set_as_often(monkeypatch):
     assert 0.009 < min(factors) < 0.1 and 1.9 < max(factors) <= 1.99
     assert {bits for _, bits in others["posterize"]} == {2, 3, 4, 5, 6, 7, 8}
     for place, most in ((1, 0.99), (3, 0.99), (2, 5), (5, 5)):  # shifts are of up to a seventh of 32 pixels
-        values = [data[place] for data in moved if data[0] == data[4] == 1]  # others crop and mirror
+        values = [data[place] for data in moved]
         assert -most <= min(values) < -0.8 * most + 1e-9 and 0.8 * most - 1e-9 < max(values) <= most
 
 

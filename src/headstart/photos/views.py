@@ -15,7 +15,7 @@ from headstart.choices import ResizePolicy
 Pixels = npt.NDArray[np.uint8]
 
 # Enters the key of every stored activation: raise it when a change here or in `augmentation.py` alters a view.
-VIEWS_VERSION = 3
+VIEWS_VERSION = 4
 
 # The share of the short side that survives the centre crop, as ImageNet models are evaluated.
 CROP_FRACTION = 0.875
