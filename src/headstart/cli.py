@@ -103,6 +103,7 @@ def train(
     dropout_rate: Annotated[float | None, option(_NETWORK, "Before the classifier.", "0.2")] = None,
     drop_path_rate: Annotated[float | None, option(_NETWORK, "In trained blocks.", "0; from scratch 0.1")] = None,
     engine: Annotated[WantedEngine | None, option(_NETWORK, "What runs the frozen part.", "auto")] = None,
+    int8_views: Annotated[bool | None, option(_NETWORK, "8-bit views, if quick and good.", "int8-views")] = None,
     precision: Annotated[Precision | None, option(_NETWORK, "Of training's forward pass.", "auto")] = None,
     batch_size: Annotated[int | None, option(_DETAIL, "Photos a step.", "8 or 16; from scratch 32")] = None,
     optimiser: Annotated[Optimiser | None, option(_DETAIL, "What takes the steps.", "lamb; scratch adamw")] = None,

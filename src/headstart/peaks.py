@@ -92,5 +92,7 @@ class Peaks:
 
     def embedding(self, passes: Sequence[Pass]) -> float:
         """Return the least seconds of embedding it."""
-        running = sum(done.views / self._engine_speed(done.boundaries) for done in passes if done.boundaries)
+        running = sum(
+            done.views / self._engine_speed(done.boundaries, done.photo_views[:1]) for done in passes if done.boundaries
+        )
         return together(self.decoding(passes), running, self._embedder.choice.device == "cpu")

@@ -41,6 +41,7 @@ _PLANNED_FROM = {
     "weights",
     "image_size",
     "probe_views",
+    "int8_views",
     "unfreeze",
     "epochs",
     "batch_size",
@@ -100,7 +101,8 @@ class Plan(BaseModel):
     """What was planned for some photos, a computer and a budget; steps go from the last blocks towards the pixels.
 
     `num_photos` is about how many photos are used where not all are, `searched_rows` how many rows of features the
-    probe's regularisation is searched on at most. `seconds` is the forecast for the whole run, `closing_seconds` that
+    probe's regularisation is searched on at most, `int8_views` whether augmented views are computed in 8-bit integers.
+    `seconds` is the forecast for the whole run, `closing_seconds` that
     for what follows the test: labels, report. `check` says whether there is time to look for what is wrong with photos
     and labels.
     """
@@ -111,6 +113,7 @@ class Plan(BaseModel):
     num_photos: int | None = Field(default=None, ge=1)
     probe_views: int = Field(ge=1, le=64)
     searched_rows: int = Field(default=40_000, ge=1)
+    int8_views: bool = False
     steps: tuple[Step, ...]
     seconds: float = Field(ge=0, description="forecast for the whole run")
     closing_seconds: float = Field(default=4.0, ge=0)
@@ -143,6 +146,7 @@ class Recipe(BaseModel):
 
     augmentation: Augmentation = "strong"
     num_views: int | None = Field(None, ge=1, le=64, description="of each training photo, the evaluation view included")
+    int8_views: bool = Field(True, description="augmented views in 8-bit integers, where that pays and holds")
 
     head: Head = "probe"
     probe_views: int | None = Field(None, ge=1, le=64, description="of each photo, for the probe")

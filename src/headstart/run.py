@@ -45,6 +45,7 @@ from headstart.training.embedding import Embedder
 from headstart.training.engines import choose_engine
 from headstart.training.hardware import first_process_first, process_number, same_for_all
 from headstart.training.heads import set_head
+from headstart.training.int8 import choose_int8_views
 from headstart.training.keeping import Kept, keep
 from headstart.training.plan import (
     EMBEDDING_SHARE,
@@ -154,8 +155,10 @@ def train(
 
         followed = recipe.plan is not None  # to the letter, however long it takes
         with watch.timing("planning"):
+            int8 = same_for_all(choose_int8_views(data, network, recipe, class_weights, watch.elapsed, console))
             plan = recipe.plan or same_for_all(plan_run(recipe, network, data, checks, watch.elapsed, console))
-        recipe = recipe.model_copy(update={"plan": plan.model_copy(update={"num_photos": part})})
+        plan = plan.model_copy(update={"num_photos": part, "int8_views": int8})
+        recipe = recipe.model_copy(update={"plan": plan})
         folder.begin(recipe, catalog, found)
         history.begin(folder, recipe)
 

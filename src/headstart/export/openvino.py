@@ -11,7 +11,7 @@ from headstart.evaluation.metrics import Bools, Probabilities
 from headstart.export import onnx
 from headstart.export.parity import Runtime
 from headstart.photos.views import Pixels
-from headstart.training.engines import openvino_without_telemetry
+from headstart.training.openvino_models import openvino_without_telemetry
 
 
 def openvino_ready() -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import HeadstartError
 from headstart.photos.views import Pixels
+from headstart.training.openvino_models import nncf_without_telemetry
 
 # NNCF's own default: more photos move the ranges little.
 MOST_PHOTOS = 300
@@ -66,19 +65,9 @@ def _onnx() -> Any:
 
 
 def _nncf() -> Any:
-    """Import NNCF without its telemetry, which reports to its makers, and without its remarks."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA
-    hidden = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        import nncf
+        return nncf_without_telemetry()
     except ImportError as error:
         raise HeadstartError(
             f"--int8 needs {error.name}, which is not installed.", "Install it with: pip install 'headstart[int8]'"
         ) from None
-    finally:
-        del sys.modules["openvino_telemetry"]
-        if hidden is not None:
-            sys.modules["openvino_telemetry"] = hidden
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    return nncf

@@ -6,6 +6,7 @@ At boundary 0 there is no prefix: pixels are not stored but decoded anew, with a
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,9 +29,14 @@ from headstart.photos.drawing import Drawing, Drawn, Job, Photo
 from headstart.photos.loading import all_of, batched, sample, spread, warm_seconds
 from headstart.photos.views import VIEWS_VERSION, Pixels, Preprocessing
 from headstart.stopwatch import fastest
-from headstart.training.engines import Engine, EngineChoice, open_engine
+from headstart.training.engines import Engine, EngineChoice, Int8, open_engine
 from headstart.training.hardware import num_processes
+from headstart.training.pixel_rows import FreshViews, PixelRows
 from headstart.training.store import Shelf, StoredRows, row_key
+
+# Photos whose augmented views set the ranges of activations in 8-bit integers: more move them little, and take longer
+# (docs/experiments.md).
+_RANGES_PHOTOS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,8 @@ class Pass:
     """What one call of `Embedder.embed` has computed.
 
     `label` is the caller's, `boundaries` are those stored (none: pixels, only decoded), `views` how many were computed,
-    `photo_views` which of a photo, and `decoding_seconds` what decoding and drawing them took, over all threads.
+    `photo_views` which of a photo, and `decoding_seconds` what decoding and drawing them took, over all threads. Plain
+    and augmented views that are not computed in the same precision are two passes.
     """
 
     label: str
@@ -48,10 +55,24 @@ class Pass:
     decoding_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Int8Views:
+    """How augmented views are computed in 8-bit integers: to which boundaries, and by which photos' ranges."""
+
+    boundaries: tuple[int, ...]
+    photos: tuple[Photo, ...]
+
+    @property
+    def digest(self) -> str:
+        """What the ranges depend on besides the network."""
+        return hashlib.sha256(":".join(photo.digest for photo in self.photos).encode()).hexdigest()[:16]
+
+
 class Embedder:
     """Computes activations of photos at the boundaries asked for, each once, and reads them back.
 
-    `passes` lists what was computed, in order.
+    Augmented views may be computed in 8-bit integers (`put_views_in_int8`); plain ones, on which everything is
+    measured, never are. `passes` lists what was computed, in order.
 
     Args:
         root: the folder that photos' names are relative to.
@@ -80,7 +101,8 @@ class Embedder:
         self.cache = cache
         self.choice = choice
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
-        self._open: tuple[tuple[int, ...], Engine] | None = None
+        self._open: tuple[tuple[int, ...], dict[bool, Engine]] = (), {}
+        self._int8: _Int8Views | None = None
         self._shelves: dict[int, Shelf] = {}
         self._decoding_seconds = 0.0
         self.passes: list[Pass] = []
@@ -94,8 +116,11 @@ class Embedder:
         self.features_boundary = last_boundary(network)
 
     def at(self, image_size: int) -> Embedder:
-        """Return one of the same frozen network that sees photos at another size; this one gives up its engine."""
-        self._open = None
+        """Return one of the same frozen network that sees photos at another size; this one gives up its engines.
+
+        Its views are not in 8-bit integers.
+        """
+        self._open = (), {}
         preprocessing = self.preprocessing.model_copy(update={"image_size": image_size})
         kept = self._drawing.augmentation, self._drawing.seed, self.choice, self.cache
         return Embedder(self._drawing.root, self._network, self._identity, preprocessing, *kept)
@@ -125,19 +150,21 @@ class Embedder:
             return no_problems(), 0
         total = sum(len(job.views) for job in jobs)
         unreadable: dict[str, str] = {}
-        decoded_before = self._decoding_seconds
+        before = len(self.passes)
         with console.progress(label, total) as advance:
-            images = self._images(jobs, unreadable, advance, total)
-            if stored:
-                self._store(images, stored, advance)
-            else:
-                for _ in images:
-                    advance(1)
-        computed = total - sum(len(job.views) for job in jobs if job.photo.digest in unreadable)
-        decoding_seconds = self._decoding_seconds - decoded_before
-        self.passes.append(Pass(label, stored, computed, jobs[0].views, decoding_seconds))
+            for some in self._by_precision(jobs):
+                decoded_before = self._decoding_seconds
+                images = self._images(some, unreadable, advance, total)
+                if stored:
+                    self._store(images, stored, self._in_int8(some), advance)
+                else:
+                    for _ in images:
+                        advance(1)
+                count = sum(len(job.views) for job in some if job.photo.digest not in unreadable)
+                decoding_seconds = self._decoding_seconds - decoded_before
+                self.passes.append(Pass(label, stored, count, some[0].views, decoding_seconds))
         named = [(photo.name, "unreadable", unreadable[photo.digest]) for photo in photos if photo.digest in unreadable]
-        return problem_table(named), computed
+        return problem_table(named), sum(done.views for done in self.passes[before:])
 
     def shelf(self, boundary: int) -> Shelf:
         """Return the shelf of a boundary above 0, the pixels."""
@@ -158,15 +185,20 @@ class Embedder:
         jobs = [Job(photo, views) for photo in sample(photos)]
         return len(jobs) * len(views) / warm_seconds(lambda: self._drawn(jobs, len(photos)), len(photos))
 
-    def engine_speed(self, boundaries: tuple[int, ...]) -> float:
+    def engine_speed(self, boundaries: tuple[int, ...], views: tuple[int, ...] = (0,)) -> float:
         """Measure views/s of the frozen network alone, on random pixels in memory, at its best within about a second.
+
+        Args:
+            boundaries: to run to.
+            views: those whose precision is measured.
 
         Raises:
             ValueError: when there are no boundaries.
         """
         if not boundaries:
             raise ValueError("an engine runs to boundaries above 0; got none")
-        engine, size = self._engine(boundaries), self.preprocessing.image_size
+        int8 = self._int8 is not None and min(views) > 0
+        engine, size = self._engine(boundaries, int8), self.preprocessing.image_size
         pixels = np.random.default_rng(0).integers(0, 256, (engine.batch_size, size, size, 3), np.uint8)
         batches = 16  # of which all but the first and the last have others in flight beside them
 
@@ -178,13 +210,44 @@ class Embedder:
 
     def speed(self, photos: Sequence[Photo], views: tuple[int, ...] = (0,)) -> float:
         """Measure views/s of decoding and the frozen network on some of the photos, with nothing stored."""
-        engine = self._engine((self.features_boundary,))
         jobs = [Job(photo, views) for photo in sample(photos)]
+        parts = self._by_precision(jobs)
+        engines = [self._engine((self.features_boundary,), self._in_int8(some)) for some in parts]
 
         def embedded() -> Iterator[Any]:
-            return engine.run(batched(self._images(jobs, {}, lambda n: None, len(photos)), engine.batch_size))
+            for some, engine in zip(parts, engines, strict=True):
+                images = self._images(some, {}, lambda n: None, len(photos))
+                yield from engine.run(batched(images, engine.batch_size))
 
         return len(jobs) * len(views) / warm_seconds(embedded, len(photos))
+
+    def put_views_in_int8(self, photos: Sequence[Photo], boundaries: Sequence[int]) -> None:
+        """Compute augmented views in 8-bit integers from now on.
+
+        Args:
+            photos: that the ranges of activations are set by: some of those with the least digests are taken.
+            boundaries: every one above 0 that views will be asked for at, in rising order.
+        """
+        distinct = {photo.digest: photo for photo in photos}
+        chosen = tuple(distinct[digest] for digest in sorted(distinct)[:_RANGES_PHOTOS])
+        self._int8 = _Int8Views(tuple(boundaries), chosen)
+        self._open = (), {}
+
+    def put_views_back(self) -> None:
+        """Compute augmented views in the precision of plain ones again."""
+        self._int8 = None
+        self._open = (), {}
+
+    def features_in_int8(self, photos: Sequence[Photo]) -> npt.NDArray[np.float32]:
+        """Return the (n, num_features) pooled features of the plain views in 8-bit integers; they are not stored.
+
+        For comparison with those stored. Photos must be readable, and `put_views_in_int8` have been called.
+        """
+        engine = self._engine((self.features_boundary,), int8=True)
+        images = self._images([Job(photo, (0,)) for photo in photos], {}, lambda n: None, len(photos))
+        return np.concatenate([rows for _, (rows,) in engine.run(batched(images, engine.batch_size))]).astype(
+            np.float32
+        )
 
     def rows(self, photos: Sequence[Photo], view: int, boundary: int) -> StoredRows | PixelRows:
         """Return one view's activations of photos that were embedded, in their order."""
@@ -204,9 +267,13 @@ class Embedder:
         return self.shelf(boundary).rows([self._key(photo.digest, view) for view in views for photo in photos])
 
     def _store(
-        self, images: Iterator[tuple[bytes, Pixels]], boundaries: tuple[int, ...], advance: Callable[[int], None]
+        self,
+        images: Iterator[tuple[bytes, Pixels]],
+        boundaries: tuple[int, ...],
+        int8: bool,
+        advance: Callable[[int], None],
     ) -> None:
-        engine = self._engine(boundaries)
+        engine = self._engine(boundaries, int8)
         with ExitStack() as stack:
             writers = [stack.enter_context(self.shelf(boundary).writer()) for boundary in boundaries]
             for keys, outputs in engine.run(batched(images, engine.batch_size)):
@@ -214,17 +281,38 @@ class Embedder:
                     writer.append(keys, rows)
                 advance(len(keys))
 
-    def _engine(self, boundaries: tuple[int, ...]) -> Engine:
-        # One at a time: a compiled network takes room, and boundaries are not gone back to.
-        if self._open is None or self._open[0] != boundaries:
-            frozen = ActivationsAt(self._network, boundaries, self.preprocessing)
-            engine = open_engine(self.choice, InFloat16(frozen), self.preprocessing.image_size, self.cache)
-            self._open = boundaries, engine
-        return self._open[1]
+    def _by_precision(self, jobs: list[Job]) -> list[list[Job]]:
+        """Return jobs with the plain views apart from the augmented ones, where those are in 8-bit integers."""
+        if self._int8 is None:
+            return [jobs]
+        plain = [Job(job.photo, (0,)) for job in jobs if 0 in job.views]
+        augmented = [Job(job.photo, tuple(view for view in job.views if view)) for job in jobs if any(job.views)]
+        return [some for some in (plain, augmented) if some]
+
+    def _in_int8(self, jobs: list[Job]) -> bool:
+        return self._int8 is not None and jobs[0].views[0] > 0
+
+    def _engine(self, boundaries: tuple[int, ...], int8: bool) -> Engine:
+        # Those of one call at a time: a compiled network takes room, and boundaries are not gone back to.
+        if self._open[0] != boundaries:
+            self._open = boundaries, {}
+        engines = self._open[1]
+        if int8 not in engines:
+            how, reached = None, boundaries
+            if int8 and self._int8 is not None:
+                # The network to all boundaries is quantised once, and cut.
+                reached, jobs = self._int8.boundaries, [Job(photo, (1,)) for photo in self._int8.photos]
+                outputs = tuple(reached.index(boundary) for boundary in boundaries)
+                how = Int8(self._int8.digest, lambda: self._pixels_of(jobs, len(jobs)), outputs)
+            frozen = InFloat16(ActivationsAt(self._network, reached, self.preprocessing))
+            engines[int8] = open_engine(self.choice, frozen, self.preprocessing.image_size, self.cache, how)
+        return engines[int8]
 
     def _key(self, digest: str, view: int) -> bytes:
-        augmented = f"{view}:{self._drawing.augmentation}:{self._drawing.seed}" if view else "0"
-        return row_key(digest, augmented)
+        augmented = f"{view}:{self._drawing.augmentation}:{self._drawing.seed}"
+        if self._int8 is not None:
+            augmented += f":int8:{self._int8.digest}"
+        return row_key(digest, augmented if view else "0")
 
     def _missing(self, photos: Sequence[Photo], views: range, boundaries: tuple[int, ...]) -> list[Job]:
         """List what to compute; photos with the same bytes are computed once."""
@@ -273,48 +361,3 @@ class Embedder:
                     "Photos must stay where they are during training; run the same command again.",
                 )
         return np.stack([pixels for drawn in found for pixels in drawn.pixels])
-
-
-# What training draws at once: views of photos, among so many that are drawn in all.
-_PixelsOf = Callable[[Sequence[Job], int], Pixels]
-# Epochs at least that training takes from pixels, for which processes may pay where one alone would not.
-_EPOCHS = 4
-
-
-class PixelRows:
-    """One view of photos as rows of pixels, decoded at every use."""
-
-    def __init__(self, photos: Sequence[Photo], view: int, pixels_of: _PixelsOf) -> None:
-        self._photos = photos
-        self._view = view
-        self._pixels_of = pixels_of
-
-    def __len__(self) -> int:
-        return len(self._photos)
-
-    def take(self, indices: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.uint8]:
-        """Return (n, 3, image_size, image_size) uint8, RGB in 0-255."""
-        chosen = np.arange(len(self._photos))[indices]
-        jobs = [Job(self._photos[number], (self._view,)) for number in chosen]
-        return self._pixels_of(jobs, _EPOCHS * len(self._photos)).transpose(0, 3, 1, 2)
-
-
-class FreshViews:
-    """Training photos as pixels, in another augmented view in each epoch: the view of the epoch's number."""
-
-    def __init__(self, photos: Sequence[Photo], pixels_of: _PixelsOf) -> None:
-        self._photos = photos
-        self._pixels_of = pixels_of
-
-    def __len__(self) -> int:
-        return len(self._photos)
-
-    def draw_views(self, epoch: int, draw: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Return the epoch's view for every photo; epochs count from 0, and view 0 is for evaluation."""
-        return np.full(len(self._photos), epoch + 1)
-
-    def take(self, photos: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Return (n, 3, image_size, image_size) float32, RGB in 0-255."""
-        jobs = [Job(self._photos[number], (int(view),)) for number, view in zip(photos, views, strict=True)]
-        pixels = self._pixels_of(jobs, _EPOCHS * len(self._photos))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float()

@@ -7,13 +7,10 @@ and keeps several of them in flight, so that decoding and inference overlap.
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
-import sys
 import threading
-import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -27,6 +24,7 @@ from headstart.choices import WantedEngine
 from headstart.errors import HeadstartError
 from headstart.network.depthwise import leave_cudnn
 from headstart.photos.views import Pixels
+from headstart.training.openvino_models import converted, openvino_without_telemetry, quantised
 
 EngineName = Literal["openvino", "torch"]
 Outputs = list[npt.NDArray[Any]]
@@ -44,6 +42,18 @@ class EngineChoice:
 
     def __str__(self) -> str:
         return f"{self.name} on {self.device}, {self.precision} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Int8:
+    """A network in 8-bit integers: what sets the ranges of its activations, and which of its outputs are wanted.
+
+    `pixels` draws (n, size, size, 3) uint8 photos, `digest` stands for them.
+    """
+
+    digest: str
+    pixels: Callable[[], Pixels]
+    outputs: tuple[int, ...]
 
 
 class Engine(Protocol):
@@ -105,24 +115,9 @@ def _openvino_has_bfloat16() -> bool:
     return "BF16" in openvino_without_telemetry().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def openvino_without_telemetry() -> Any:
-    """Import OpenVINO without its telemetry, which reports each import and conversion to its makers.
-
-    Where the telemetry's package cannot be imported, OpenVINO takes a stub of its own instead.
-    """
-    if "openvino" not in sys.modules:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-        try:
-            import openvino
-            import openvino.tools.ovc.convert_impl  # binds the stub for good
-        finally:
-            del sys.modules["openvino_telemetry"]
-    import openvino
-
-    return openvino
-
-
-def open_engine(choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> Engine:
+def open_engine(
+    choice: EngineChoice, network: nn.Module, image_size: int, cache: Path, int8: Int8 | None = None
+) -> Engine:
     """Make a network ready to run on (n, image_size, image_size, 3) uint8 pixels.
 
     Args:
@@ -130,9 +125,10 @@ def open_engine(choice: EngineChoice, network: nn.Module, image_size: int, cache
         network: takes (n, 3, h, w) pixels in 0-255 and returns a tuple of tensors; in evaluation mode.
         image_size: height and width in pixels.
         cache: where the converted network is kept for next time.
+        int8: how it computes in 8-bit integers, which OpenVINO alone does here.
     """
     if choice.name == "openvino":
-        return _OpenVinoEngine(choice, network, image_size, cache)
+        return _OpenVinoEngine(choice, network, image_size, cache, int8)
     return _TorchEngine(choice, network)
 
 
@@ -140,8 +136,13 @@ class _OpenVinoEngine:
     # Measured (benchmarks/README.md): 1 to 8 photos a request run equally fast; 4 keep Python's share small.
     batch_size = 4
 
-    def __init__(self, choice: EngineChoice, network: nn.Module, image_size: int, cache: Path) -> None:
-        self._file = _converted(network, image_size, self.batch_size, cache)
+    def __init__(
+        self, choice: EngineChoice, network: nn.Module, image_size: int, cache: Path, int8: Int8 | None
+    ) -> None:
+        self._file = converted(network, image_size, self.batch_size, cache)
+        self._outputs_kept: tuple[int, ...] | None = None
+        if int8 is not None:
+            self._file, self._outputs_kept = quantised(self._file, int8.digest, int8.pixels), int8.outputs
         self._hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32", "float16": "f16"}[choice.precision],
@@ -203,6 +204,10 @@ class _OpenVinoEngine:
         core = openvino_without_telemetry().Core()
         model = core.read_model(self._file)
         model.reshape([batch_size, *self._image_shape])
+        if self._outputs_kept is not None:
+            model = openvino_without_telemetry().Model(
+                [model.get_results()[number] for number in self._outputs_kept], model.get_parameters()
+            )
         return core.compile_model(model, "CPU", self._hints)
 
     def _padded(self, pixels: Pixels) -> Pixels:
@@ -213,41 +218,6 @@ class _OpenVinoEngine:
     def _outputs(self, request: Any, count: int) -> Outputs:
         request.wait()
         return [request.get_output_tensor(i).data[:count].copy() for i in range(len(self._compiled.outputs))]
-
-
-def _converted(network: nn.Module, image_size: int, batch_size: int, cache: Path) -> Path:
-    """Convert a network to OpenVINO's format, or find it converted already."""
-    openvino = openvino_without_telemetry()
-    digest = hashlib.sha256(f"{openvino.__version__}:{image_size}:{batch_size}:{network}".encode())
-    for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    folder = cache / "engines" / digest.hexdigest()[:24]
-    if not (folder / "model.xml").exists():
-        _convert(network, image_size, batch_size, folder)
-    return folder / "model.xml"
-
-
-def _convert(network: nn.Module, image_size: int, batch_size: int, folder: Path) -> None:
-    openvino = openvino_without_telemetry()
-    from openvino.preprocess import PrePostProcessor
-
-    from headstart.atomic import folder_written_whole
-
-    example = torch.zeros(1, 3, image_size, image_size)
-    with warnings.catch_warnings(), torch.no_grad():
-        # OpenVINO reads traces of torch.jit, which PyTorch has deprecated, and traced shape checks warn.
-        warnings.simplefilter("ignore")
-        # Traced here without the check that a second trace is the same, which takes a second.
-        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        model = openvino.convert_model(traced, example_input=example)
-    model.reshape([batch_size, 3, image_size, image_size])
-    steps = PrePostProcessor(model)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
-    steps.input().preprocess().convert_element_type(openvino.Type.f32)
-    with folder_written_whole(folder) as draft:
-        openvino.save_model(steps.build(), draft / "model.xml", compress_to_fp16=False)
 
 
 class _TorchEngine:

@@ -142,6 +142,15 @@ def hardware(precision: Precision = "auto") -> Hardware:
 
 def _multiplies_bfloat16() -> bool:
     """Say whether the CPU has a matrix unit for bfloat16 (AMX), and PyTorch the switch to use it (since 2.9)."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     has_switch = hasattr(getattr(torch.backends.mkldnn, "conv", None), "fp32_precision")
-    return has_switch and bool(capabilities.get("amx_bf16"))
+    return has_switch and bool(_capabilities().get("amx_bf16"))
+
+
+def multiplies_int8() -> bool:
+    """Say whether the CPU has instructions for products of 8-bit integers (VNNI), as far as PyTorch can tell."""
+    return any(_capabilities().get(name) for name in ("avx_vnni", "avx512_vnni"))
+
+
+def _capabilities() -> dict[str, Any]:
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
