@@ -184,6 +184,7 @@ def train(
             if not hopeful:
                 break
         write_table(folder.history, history.table())
+        refitted = recipe.refits_after(kept.step)
 
         with watch.timing("evaluation"):
             judgement = judge(network, kept, data, recipe.min_accuracy, console)
@@ -191,13 +192,13 @@ def train(
             with watch.timing("refitting"):
                 head = refit(network, kept, data, recipe, stages, class_weights, folder.checkpoints, console)
         with watch.timing("evaluation"):
-            rejection = settle(network, kept, data, judgement, recipe.refits_after(kept.step), console)
+            rejection = settle(network, kept, data, judgement, refitted, console)
             measured, predictions = measure_test(network, kept, data, judgement, rejection, head, console)
         write_table(folder.predictions, predictions)
         metrics = measured | {
             "slices": accuracy_by_slice(predictions, found.facts, catalog.class_depth),
             "stages": stages,
-            "kept": kept.told(),
+            "kept": kept.told() | {"refitted": refitted},
             "checked": found.counts,
             "notes": list(notes(recipe, catalog)),
             "planned_seconds": plan.seconds,
@@ -207,7 +208,7 @@ def train(
         }
         with watch.timing("writing"):
             seen = kept.seen_of(data)
-            learnt = seen.photos[LEARNING if recipe.refits_after(kept.step) else "train"]
+            learnt = seen.photos[LEARNING if refitted else "train"]
             preprocessing = seen.embedder.preprocessing
             classifier = _classifier(network, preprocessing, catalog, rejection, recipe, metrics, len(learnt))
             classifier.save(folder.classifier)

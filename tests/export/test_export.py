@@ -110,16 +110,19 @@ def test_the_example_ends_with_a_line_where_there_is_no_photo(exported, finished
         assert line.startswith(f"{arguments[0]}: cannot be read: " if arguments else "usage: ")
 
 
-def test_a_run_that_was_not_refitted_has_not_learnt_from_its_validation_photos(finished, tmp_path):
+@pytest.mark.parametrize(("recorded", "in_recipe"), [(True, "true"), (False, "true"), (None, "true"), (None, "false")])
+def test_what_was_not_refitted_has_not_learnt_from_its_validation_photos(finished, tmp_path, recorded, in_recipe):
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)
-    recipe = (run / "recipe.toml").read_text()
-    (run / "recipe.toml").write_text(recipe.replace("refit = true", "refit = false"))
     classifier = headstart.load(run, "torch")
-    for folder, expected in ((finished[0], True), (run, False)):
-        table = photos_to_compare(classifier, folder, None, Console(True))
-        assert table.of("validation", classifier).learnt_from is expected
-        assert table.of("train", classifier).learnt_from is True
+    assert classifier.training["kept"].pop("refitted") is True
+    if recorded is not None:
+        classifier.training["kept"]["refitted"] = recorded
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("refit = true", f"refit = {in_recipe}"))
+    table = photos_to_compare(classifier, run, None, Console(True))
+    assert table.of("validation", classifier).learnt_from is (recorded is not False and in_recipe == "true")
+    assert table.of("train", classifier).learnt_from is True
 
 
 def test_what_was_measured_is_told(exported):

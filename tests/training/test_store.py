@@ -37,6 +37,16 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path):
     assert stored.take(slice(1, 3))[:, 2, 1, 1].tolist() == [3, 4]
 
 
+def test_rows_that_are_held_stay_while_more_are_stored(tmp_path):
+    shelf = Shelf(tmp_path, KIND, SHAPE)
+    fill(shelf, 0, 5)
+    held = shelf.rows(keys(0, 5))
+    fill(shelf, 5, 9)
+    shelf.refresh()
+    assert np.array_equal(held.take(slice(None)), rows(0, 5))
+    assert np.array_equal(shelf.rows(keys(3, 9)).take(slice(None)), rows(3, 9))
+
+
 def test_what_is_missing_is_known(tmp_path):
     shelf = Shelf(tmp_path, KIND, SHAPE)
     assert len(shelf) == 0 and not shelf.has(keys(0, 3)).any()

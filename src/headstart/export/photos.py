@@ -103,7 +103,9 @@ def photos_to_compare(classifier: Classifier, folder: Path, given: str | None, c
     here = table[[Path(path).is_file() for path in table["path"]]]
     here = here[here["label"].isin(classifier.class_names)]
     both = {"train", "validation"} <= set(here["split"])
-    learnt_from = ("train", "validation") if Recipe.read(run.recipe).refits else ("train",)
+    # Classifiers of before this was recorded were refitted wherever the recipe said so.
+    refitted = classifier.training["kept"].get("refitted", Recipe.read(run.recipe).refits)
+    learnt_from = ("train", "validation") if refitted else ("train",)
     return PhotoTable(here, "validation photos", learnt_from) if both else None
 
 

@@ -63,9 +63,7 @@ class Shelf:
 
     def refresh(self) -> None:
         """Look again at what is on disk, other processes' segments included."""
-        for segment in self._segments:
-            segment.close()
-        self._segments = []
+        self._segments = []  # another list: rows handed out keep the segments that they lie in
         keys, places = [], []
         for path in sorted(self.folder.glob("*.rows.*")):
             found = _Segment.read(path, self._row_bytes)
@@ -243,10 +241,6 @@ class _Segment:
         """Give the pages read so far back to the system; they stay in its page cache."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
-
-    def close(self) -> None:
-        """Drop the mapping as soon as nothing reads it any more."""
-        del self.array
 
 
 def _open_rows(path: Path) -> Any:
