@@ -8,7 +8,9 @@ import pytest
 import headstart
 from headstart import HeadstartError
 from headstart.console import Console
-from headstart.recipe import Plan, Recipe
+from headstart.network.backbones import BACKBONES, build
+from headstart.network.cut import boundary_of
+from headstart.recipe import Plan, Recipe, Step
 from headstart.training import engines
 from headstart.training import int8 as module
 from headstart.training.engines import EngineChoice
@@ -73,13 +75,13 @@ def test_views_stay_as_they_are_where_the_probe_loses_by_it(on_a_slow_processor,
     assert not Recipe.read(run.folder / "recipe.toml").plan.int8_views
 
 
-def chosen(choice=FLOAT32, console=None, plan=None, **choices):
+def chosen(choice=FLOAT32, console=None, plan=None, embedder=None, network=None, **choices):
     """Choose for photos of which nothing may be asked but how fast they are seen."""
-    embedder = SimpleNamespace(choice=choice, speed=lambda photos, views: 100.0)
+    embedder = embedder or SimpleNamespace(choice=choice, speed=lambda photos, views: 100.0)
     photos = {"train": [], "train and validation": []}
     recipe = Recipe.make(photos="x", **choices).model_copy(update={"plan": plan})
     data = SimpleNamespace(embedder=embedder, photos=photos)
-    return choose_int8_views(data, None, recipe, np.ones(2, np.float32), 0.0, console or Console(quiet=True))
+    return choose_int8_views(data, network, recipe, np.ones(2, np.float32), 0.0, console or Console(quiet=True))
 
 
 def test_it_is_not_tried_where_it_cannot_be_of_use(on_a_slow_processor, monkeypatch):
@@ -89,6 +91,19 @@ def test_it_is_not_tried_where_it_cannot_be_of_use(on_a_slow_processor, monkeypa
     assert not chosen(weights="none")
     monkeypatch.setattr(module, "multiplies_int8", lambda: False)
     assert not chosen()
+
+
+def test_a_plan_that_somebody_has_changed_finds_its_boundaries(on_a_slow_processor):
+    asked = []
+    network = build(BACKBONES["lite0"], 2)
+    step = Step(unfreeze=2, epochs=1, num_views=2, seconds=1.0)
+    plan = Plan(image_size=64, probe_views=2, steps=(step,), seconds=1.0, int8_views=True)
+    embedder = SimpleNamespace(
+        choice=FLOAT32, features_boundary=18, put_views_in_int8=lambda photos, boundaries: asked.append(boundaries)
+    )
+    assert chosen(plan=plan, embedder=embedder, network=network)
+    depths = {boundary_of(network, part) for part in ("stage4", "stage6", 2)}
+    assert asked == [sorted(depths | {18})] and boundary_of(network, "all") == 0
 
 
 def test_without_nncf_it_is_recommended_and_a_plan_that_has_it_is_refused(on_a_slow_processor, monkeypatch, capsys):

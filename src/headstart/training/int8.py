@@ -115,7 +115,8 @@ def pays(photos: int, rate: float, seconds_left: float) -> bool:
 
 def _boundaries(data: TrainingData, network: nn.Module, recipe: Recipe) -> list[int]:
     """Return the boundaries above 0 that augmented views may be wanted at."""
-    parts = ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,)
+    parts = [*(ladder(network) if recipe.unfreeze is None else (recipe.unfreeze,))]
+    parts += [step.unfreeze for step in recipe.plan.steps] if recipe.plan else []
     return sorted({*(boundary_of(network, part) for part in parts), data.embedder.features_boundary} - {0})
 
 
