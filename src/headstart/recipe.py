@@ -102,9 +102,8 @@ class Plan(BaseModel):
 
     `num_photos` is about how many photos are used where not all are, `searched_rows` how many rows of features the
     probe's regularisation is searched on at most, `int8_views` whether augmented views are computed in 8-bit integers.
-    `seconds` is the forecast for the whole run, `closing_seconds` that
-    for what follows the test: labels, report. `check` says whether there is time to look for what is wrong with photos
-    and labels.
+    `seconds` is the forecast for the whole run, `closing_seconds` that for what follows the test: labels, report.
+    `check` says whether there is time to look for what is wrong with photos and labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

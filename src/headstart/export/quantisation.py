@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import HeadstartError
 from headstart.photos.views import Pixels
-from headstart.training.openvino_models import nncf_without_telemetry
+from headstart.training.openvino_models import nncf_without_telemetry, quantise
 
 # NNCF's own default: more photos move the ranges little.
 MOST_PHOTOS = 300
@@ -37,9 +35,7 @@ def quantised(model: Path, photos: Sequence[Pixels]) -> Iterator[tuple[str, Call
 
         def write(path: Path, kept: list[str] = kept) -> None:
             scope = nncf.IgnoredScope(names=kept)
-            with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-                result = nncf.quantize(onnx.load(model), dataset, subset_size=len(photos), ignored_scope=scope)
-            onnx.save(result, path)
+            onnx.save(quantise(onnx.load(model), dataset, len(photos), ignored_scope=scope), path)
 
         yield name, write
 

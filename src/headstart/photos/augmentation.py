@@ -66,7 +66,7 @@ def _example_full(photo: Image.Image, preprocessing: Preprocessing, draw: random
 
 
 def _strong(photo: Image.Image, preprocessing: Preprocessing, draw: random.Random) -> Image.Image:
-    # Without a rotation, resizing the crop alone takes a third of the time.
+    # Without a rotation, resizing the crop alone takes a quarter of the time.
     image = _resized(photo, _random_crop(photo, preprocessing, draw), preprocessing.image_size)
     return _trivial_augment(image, _fill(preprocessing), draw)
 

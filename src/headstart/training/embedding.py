@@ -57,15 +57,14 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class _Int8Views:
-    """How augmented views are computed in 8-bit integers: to which boundaries, and by which photos' ranges."""
+    """How augmented views are computed in 8-bit integers: to which boundaries, and by which photos' ranges.
+
+    `digest` stands for those photos, on which the numbers depend.
+    """
 
     boundaries: tuple[int, ...]
     photos: tuple[Photo, ...]
-
-    @property
-    def digest(self) -> str:
-        """What the ranges depend on besides the network."""
-        return hashlib.sha256(":".join(photo.digest for photo in self.photos).encode()).hexdigest()[:16]
+    digest: str
 
 
 class Embedder:
@@ -156,7 +155,7 @@ class Embedder:
                 decoded_before = self._decoding_seconds
                 images = self._images(some, unreadable, advance, total)
                 if stored:
-                    self._store(images, stored, self._in_int8(some), advance)
+                    self._store(images, stored, self._in_int8(some[0].views[0]), advance)
                 else:
                     for _ in images:
                         advance(1)
@@ -197,8 +196,7 @@ class Embedder:
         """
         if not boundaries:
             raise ValueError("an engine runs to boundaries above 0; got none")
-        int8 = self._int8 is not None and min(views) > 0
-        engine, size = self._engine(boundaries, int8), self.preprocessing.image_size
+        engine, size = self._engine(boundaries, self._in_int8(views[0])), self.preprocessing.image_size
         pixels = np.random.default_rng(0).integers(0, 256, (engine.batch_size, size, size, 3), np.uint8)
         batches = 16  # of which all but the first and the last have others in flight beside them
 
@@ -212,7 +210,7 @@ class Embedder:
         """Measure views/s of decoding and the frozen network on some of the photos, with nothing stored."""
         jobs = [Job(photo, views) for photo in sample(photos)]
         parts = self._by_precision(jobs)
-        engines = [self._engine((self.features_boundary,), self._in_int8(some)) for some in parts]
+        engines = [self._engine((self.features_boundary,), self._in_int8(some[0].views[0])) for some in parts]
 
         def embedded() -> Iterator[Any]:
             for some, engine in zip(parts, engines, strict=True):
@@ -230,7 +228,8 @@ class Embedder:
         """
         distinct = {photo.digest: photo for photo in photos}
         chosen = tuple(distinct[digest] for digest in sorted(distinct)[:_RANGES_PHOTOS])
-        self._int8 = _Int8Views(tuple(boundaries), chosen)
+        digest = hashlib.sha256(":".join(photo.digest for photo in chosen).encode()).hexdigest()[:16]
+        self._int8 = _Int8Views(tuple(boundaries), chosen, digest)
         self._open = (), {}
 
     def put_views_back(self) -> None:
@@ -289,8 +288,8 @@ class Embedder:
         augmented = [Job(job.photo, tuple(view for view in job.views if view)) for job in jobs if any(job.views)]
         return [some for some in (plain, augmented) if some]
 
-    def _in_int8(self, jobs: list[Job]) -> bool:
-        return self._int8 is not None and jobs[0].views[0] > 0
+    def _in_int8(self, view: int) -> bool:
+        return self._int8 is not None and view > 0
 
     def _engine(self, boundaries: tuple[int, ...], int8: bool) -> Engine:
         # Those of one call at a time: a compiled network takes room, and boundaries are not gone back to.
@@ -309,10 +308,10 @@ class Embedder:
         return engines[int8]
 
     def _key(self, digest: str, view: int) -> bytes:
-        augmented = f"{view}:{self._drawing.augmentation}:{self._drawing.seed}"
-        if self._int8 is not None:
-            augmented += f":int8:{self._int8.digest}"
-        return row_key(digest, augmented if view else "0")
+        if view == 0:
+            return row_key(digest, "0")
+        ranges = f":int8:{self._int8.digest}" if self._int8 else ""
+        return row_key(digest, f"{view}:{self._drawing.augmentation}:{self._drawing.seed}{ranges}")
 
     def _missing(self, photos: Sequence[Photo], views: range, boundaries: tuple[int, ...]) -> list[Job]:
         """List what to compute; photos with the same bytes are computed once."""

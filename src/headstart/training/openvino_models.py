@@ -56,6 +56,16 @@ def nncf_without_telemetry() -> Any:
     return nncf
 
 
+def quantise(model: Any, photos: Any, count: int, **options: Any) -> Any:
+    """Return a model in 8-bit integers, its ranges set by `count` items of an NNCF dataset of photos, without a word.
+
+    Raises:
+        ImportError: when NNCF is not installed.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf_without_telemetry().quantize(model, photos, subset_size=count, **options)
+
+
 def converted(network: nn.Module, image_size: int, batch_size: int, cache: Path) -> Path:
     """Convert a network to OpenVINO's format, or find it converted already."""
     openvino = openvino_without_telemetry()
@@ -106,8 +116,7 @@ def quantised(file: Path, digest: str, pixels: Callable[[], Pixels]) -> Path:
         model, photos = openvino.Core().read_model(file), pixels()
         rows = model.inputs[0].shape[0]
         batches = [photos[start : start + rows] for start in range(0, len(photos) - rows + 1, rows)]
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-            model = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches))
+        model = quantise(model, nncf.Dataset(batches), len(batches))
         with folder_written_whole(folder) as draft:
             openvino.save_model(model, draft / file.name, compress_to_fp16=False)
     return folder / file.name
